@@ -1,0 +1,114 @@
+"""Gradient noise scales, measured where a model trains: plain functions of the gradients of micro-batches."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Noise(NamedTuple):
+    """A signal and a noise estimated from micro-batches: the scale is the batch size at which they are equal.
+
+    Attributes:
+        signal: |G|^2 (`gradient_noise`) or G^T H G (`curvature_noise`), unbiased, so it can be negative.
+        noise: tr(Sigma) or tr(H Sigma), times one token (or whatever unit `batch` was in), unbiased.
+    """
+
+    signal: jax.Array
+    noise: jax.Array
+
+    @property
+    def scale(self):
+        """noise / signal, in the unit of `batch`. Average signals and noises apart before dividing."""
+        return self.noise / self.signal
+
+
+def _inner(left, right):
+    """Inner product of two pytrees."""
+    return sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+
+
+def _unbiased(mean_of_forms, form_of_mean, count, batch):
+    """Split the quadratic form of noisy gradients into that of the true gradient and that of one token's noise."""
+    noise = (mean_of_forms - form_of_mean) * count / (count - 1)  # of one micro-batch
+    return Noise(form_of_mean - noise / count, noise * batch)
+
+
+def gradient_noise(gradients, batch):
+    """|G|^2 and tr(Sigma), unbiased, from the gradients of K >= 2 micro-batches of `batch` tokens.
+
+    With g_i of variance Sigma / batch about G (McCandlish et al. 2018, appendix A.1):
+    tr(Sigma) = batch K/(K-1) (mean |g_i|^2 - |mean g_i|^2), |G|^2 = |mean g_i|^2 - tr(Sigma)/(batch K).
+    The simple noise scale tr(Sigma)/|G|^2 is `.scale`.
+
+    Args:
+        gradients: pytree whose leaves have a leading axis of K micro-batches.
+        batch: tokens (or sequences) in one micro-batch.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxscale import training
+    >>> found = training.gradient_noise({"w": jnp.array([[1.0, 2.0], [3.0, 2.0]])}, batch=512)
+    >>> float(found.signal), float(found.noise)
+    (7.0, 1024.0)
+    """
+    count = jax.tree.leaves(gradients)[0].shape[0]
+    mean = jax.tree.map(lambda value: value.mean(axis=0), gradients)
+    return _unbiased(_inner(gradients, gradients) / count, _inner(mean, mean), count, batch)
+
+
+def curvature_noise(gradients, batch, product):
+    """G^T H G and tr(H Sigma), unbiased: the two sides of Eq 3.6 of Su et al. 2024, `.scale` is its B_noise.
+
+    G^T H G can be negative where H is indefinite; a step along G then has no best size and B_noise no meaning.
+
+    Args:
+        gradients: pytree whose leaves have a leading axis of K >= 2 micro-batches.
+        batch: tokens (or sequences) in one micro-batch.
+        product: v -> H v, a pytree to its like (`hessian_product`, `gauss_newton_product`), of other data than the
+            gradients; called K + 1 times.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxscale import training
+    >>> found = training.curvature_noise(jnp.array([[1.0, 2.0], [3.0, 2.0]]), 512, lambda v: v * jnp.array([2.0, 1.0]))
+    >>> float(found.signal), float(found.noise)
+    (10.0, 2048.0)
+    """
+    count = jax.tree.leaves(gradients)[0].shape[0]
+    mean = jax.tree.map(lambda value: value.mean(axis=0), gradients)
+    forms = jax.lax.map(lambda gradient: _inner(gradient, product(gradient)), gradients)
+    return _unbiased(forms.mean(), _inner(mean, product(mean)), count, batch)
+
+
+def hessian_product(loss, params):
+    """v -> H v, with H the Hessian of the scalar function `loss` at `params` (forward over reverse).
+
+    >>> import jax.numpy as jnp
+    >>> from jaxscale import training
+    >>> product = training.hessian_product(lambda w: (w**4).sum(), jnp.array([1.0, 2.0]))
+    >>> product(jnp.array([1.0, 1.0])).tolist()
+    [12.0, 48.0]
+    """
+    return lambda vector: jax.jvp(jax.grad(loss), (params,), (vector,))[1]
+
+
+def gauss_newton_product(model, loss, params):
+    """v -> J^T H_out J v: the Gauss-Newton matrix of `loss(model(params))`, which is never indefinite for a convex loss.
+
+    Args:
+        model: params -> outputs (logits), any shape.
+        loss: outputs -> scalar, convex (cross-entropy, squares).
+        params: pytree.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxscale import training
+    >>> product = training.gauss_newton_product(lambda w: w**2, lambda out: 0.5 * (out**2).sum(), jnp.array([1.0, 2.0]))
+    >>> product(jnp.array([1.0, 1.0])).tolist()
+    [4.0, 16.0]
+    """
+
+    def product(vector):
+        outputs, change = jax.jvp(model, (params,), (vector,))
+        _, back = jax.vjp(model, params)
+        return back(hessian_product(loss, outputs)(change))[0]
+
+    return product
