@@ -18,7 +18,7 @@ _HOMES = {
     "fit_groups": "groups", "huber": "objectives", "lad": "objectives", "law": "laws.base", "load_fit": "files",
     "plan": "planning", "read_runs": "tables", "squares": "objectives", "tradeoff": "planning",
 }
-_MODULES = ("datasets", "laws", "units")
+_MODULES = ("datasets", "laws", "recipes", "training", "units")
 
 __all__ = sorted([*_HOMES, *_MODULES])
 
