@@ -4,16 +4,25 @@ from importlib import resources
 
 from jaxscale.tables import read_table
 
-
-def example_path():
-    """Where the example table lies."""
-    return resources.files("jaxscale") / "data" / "example.csv"
+TABLES = ("ladder",)
 
 
-def example():
-    """The example table as a DataFrame: run, N, B, S, D, loss.
+def path(name):
+    """Where a table of `TABLES` lies."""
+    return resources.files("jaxscale") / "data" / f"{name}.csv.gz"
 
-    SIMULATED from the C4 constants of Su et al. 2024 with 0.5% of noise a row and 0.3% a run
-    (`benchmarks/make_example.py`); 8 sizes, 5 batch sizes, 16 steps a run.
+
+def card(name):
+    """What a table holds and how it was made, as Markdown: hardware, models, corpus, tuning, licence, known flaws."""
+    return (resources.files("jaxscale") / "data" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def ladder():
+    """The project's own runs as a DataFrame: whole loss trajectories of small transformers at several batch sizes.
+
+    Real training (`benchmarks/ladder/`), bytes as tokens: run, role ("fit", or "target" for the large model that was
+    forecast before it was trained), N, B, S, D, loss on the training mix, loss_prose on another kind of text,
+    loss_train, the shape, seed and learning rate. The first 200 steps of each run are warm-up and its wake. What the
+    runs were and what is wrong with them: `print(datasets.card("ladder"))`.
     """
-    return read_table(example_path())
+    return read_table(path("ladder"))

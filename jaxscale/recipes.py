@@ -69,8 +69,9 @@ class ContourScan:
         for i, level in enumerate(self.levels):
             lines.append(f"{level:8.4f} {np.isfinite(self.steps[i]).sum():5d} {self.S_min[i]:10.4g} "
                          f"{self.E_min[i]:10.4g} {self.B_crit[i]:10.4g}   {low.B_crit[i]:.3g} .. {high.B_crit[i]:.3g}")
-        lines += [f"{name} = {getattr(self.law, name):.4g}   {getattr(low.law, name):.3g} .. {getattr(high.law, name):.3g}"
-                  for name in self.law.constants]
+        for name in self.law.constants:
+            value, *two = (getattr(law, name) for law in (self.law, low.law, high.law))
+            lines.append(f"{name} = {value:.4g}   {two[0]:.3g} .. {two[1]:.3g}")
         return "\n".join([*lines, *self.notes])
 
 
@@ -127,8 +128,8 @@ def contour_scan(runs, levels=LEVELS):
     batch, curves = _curves(chosen.run, S, B, loss)
     if len(np.unique(batch)) < 3:
         sizes = ", ".join(f"{value:g}" for value in np.unique(batch))
-        raise InputError(f"a contour scan wants trajectories of at least 3 batch sizes B, the table has {sizes}: S_min, "
-                         "E_min and a check of the line take three.")
+        raise InputError(f"a contour scan wants trajectories of at least 3 batch sizes B, the table has {sizes}: "
+                         "S_min, E_min and a check of the line take three.")
     levels = _levels(levels, batch, curves)
     steps = np.stack([_steps_to(levels, curve) for curve in curves], axis=1)
     flagged = _flagged(batch, steps)
@@ -172,11 +173,15 @@ def _steps_to(levels, curve):
 
 
 def _levels(levels, batch, curves):
-    if np.ndim(levels) > 0:
-        return np.sort(np.asarray(levels, float))[::-1]
-    # Down to the highest of the batch sizes' lowest losses, and up to the lowest of their first ones.
-    low = max(min(curve[0][0] for curve, own in zip(curves, batch, strict=True) if own == B) for B in np.unique(batch))
-    high = min(max(curve[0][-1] for curve, own in zip(curves, batch, strict=True) if own == B) for B in np.unique(batch))
+    asked = np.unique(np.asarray(levels, np.float64))[::-1]
+    if not (np.all(asked > 0) and (len(asked) >= 2 if np.ndim(levels) else asked[0] >= 2)):
+        raise InputError(f"levels= must be two or more positive losses, or how many to choose, not {levels!r}: a law "
+                         "of the critical batch size takes two.")
+    if np.ndim(levels):
+        return asked
+    ends = np.array([curve[0][[0, -1]] for curve in curves])
+    low = max(ends[batch == B, 0].min() for B in batch)
+    high = min(ends[batch == B, 1].max() for B in batch)
     if not low < high:
         raise InputError(f"a contour scan wants losses that all batch sizes pass through; one starts at "
                          f"{np.exp(high):.4g} and another ends at {np.exp(low):.4g}: pass levels=, or longer runs.")
@@ -185,9 +190,10 @@ def _levels(levels, batch, curves):
 
 def _flagged(batch, steps):
     """[k, r] batches below the one of fewest tokens that need FLAGGED times its tokens or more."""
-    tokens = steps * batch
-    best = np.nanargmin(np.where(np.isfinite(tokens), tokens, np.inf), axis=1)
-    return (batch < batch[best][:, None]) & (tokens > FLAGGED * np.nanmin(tokens, axis=1, keepdims=True))
+    tokens = np.where(np.isfinite(steps), steps * batch, np.inf)
+    best = np.argmin(tokens, axis=1)
+    fewest = tokens[np.arange(len(best)), best]
+    return (batch < batch[best][:, None]) & (tokens > FLAGGED * fewest[:, None]) & np.isfinite(steps)
 
 
 def _lines(batch, steps, counts):
@@ -242,8 +248,8 @@ def _notes(levels, batch, flagged, B_crit):
     notes = []
     if flagged.any():
         small = np.unique(batch[flagged.any(axis=0)])
-        notes.append(f"flagged and left out at {np.sum(flagged.any(axis=1))} of {len(levels)} levels, as they need more "
-                     f"tokens than a larger batch: B = {', '.join(f'{value:g}' for value in small)}")
+        notes.append(f"flagged and left out at {np.sum(flagged.any(axis=1))} of {len(levels)} levels, as they need "
+                     f"more tokens than a larger batch: B = {', '.join(f'{value:g}' for value in small)}")
     if batch.max() < B_crit.max():
         notes.append(f"the largest batch {batch.max():g} is below B_crit = {B_crit.max():.3g}: S_min is extrapolated")
     if batch.min() > B_crit.min():

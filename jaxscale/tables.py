@@ -6,10 +6,12 @@ starts faster; pandas is loaded for parquet and data frames only.
 """
 
 import csv
+import gzip
 import json
 import math
 import os
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -211,12 +213,15 @@ def _in_nats(loss: np.ndarray, unit: str, bytes_per_token: float | None) -> np.n
 
 def _read(source, name: str) -> dict:
     if isinstance(source, str | os.PathLike):
-        reader = READERS.get(Path(source).suffix.lower())
+        reader = READERS.get(Path(name.lower().removesuffix(".gz")).suffix)
         if reader is None:
-            raise InputError(f"a table must be a file that ends in {', '.join(READERS)}; it is {name!r}: convert it.")
+            raise InputError(f"a table must be a file that ends in {', '.join(READERS)}, with .gz or without; it is "
+                             f"{name!r}: convert it.")
         try:
             open(source, "rb").close()
             return reader(source, name)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise InputError(f"{name} must be whole gzip; it is not ({error}): is the file cut off?") from None
         except OSError as error:
             raise InputError(f"{name} must be a file that can be read; it is not ({error.strerror}): correct the "
                              "path.") from None
@@ -232,8 +237,14 @@ def _read(source, name: str) -> dict:
     return _from_frame(source, name)
 
 
+def _text(path):
+    """The file opened as text, through gzip where its name ends so."""
+    opened = gzip.open if os.fspath(path).lower().endswith(".gz") else open
+    return opened(path, "rt", newline="", encoding="utf-8-sig")
+
+
 def _read_csv(path, name: str) -> dict:
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with _text(path) as file:
         reader = csv.reader(file, strict=True)
         try:
             lines = [(reader.line_num, cells) for cells in reader if cells]
@@ -264,12 +275,14 @@ def _numbers(cells: list[str]):
 
 
 def _read_json(path, name: str) -> dict:
-    return _from_json(_parse(Path(path).read_text(encoding="utf-8-sig"), name), name)
+    with _text(path) as file:
+        return _from_json(_parse(file.read(), name), name)
 
 
 def _read_jsonl(path, name: str) -> dict:
-    lines = enumerate(Path(path).read_text(encoding="utf-8-sig").split("\n"), start=1)
-    return _from_json([_parse(line, f"line {number} of {name}") for number, line in lines if line.strip()], name)
+    with _text(path) as file:
+        return _from_json([_parse(line, f"line {number} of {name}") for number, line in enumerate(file, start=1)
+                           if line.strip()], name)
 
 
 def _parse(text: str, where: str):

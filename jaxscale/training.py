@@ -92,7 +92,7 @@ def hessian_product(loss, params):
 
 
 def gauss_newton_product(model, loss, params):
-    """v -> J^T H_out J v: the Gauss-Newton matrix of `loss(model(params))`, which is never indefinite for a convex loss.
+    """v -> J^T H_out J v: the Gauss-Newton matrix of `loss(model(params))`, never indefinite for a convex loss.
 
     Args:
         model: params -> outputs (logits), any shape.

@@ -80,7 +80,7 @@ def test_no_window_is_read_twice(texts, tmp_path):
 def test_a_learning_rate_of_a_parabola():
     rows = [{"run": f"{N}-{B}-{rate}", "N": N, "B": B, "S": 10, "rate": rate,
              "loss": 2 + (np.log(rate) - np.log(1e-4 * N**0.1 * B**0.5)) ** 2}
-            for N in (1e3, 1e5) for B in (1e3, 1e4) for rate in (0.005, 0.01, 0.02, 0.04)]  # fmt: skip
+            for N in (1e3, 1e5) for B in (1e3, 1e4) for rate in (0.005, 0.01, 0.02, 0.04)]
     found = ladder.learning_rates(pd.DataFrame(rows))
     assert (np.exp(found["a"]), found["n"], found["b"]) == pytest.approx((1e-4, 0.1, 0.5))
 
@@ -101,7 +101,7 @@ def test_micro_batches_add_up(texts):
 
 
 def test_prose_is_the_page_without_its_listings():
-    page = "<html><head><title>x</title></head><body><p>One <b>two</b>.</p><pre>code</pre><div>three</div></body></html>"
+    page = "<head><title>x</title></head><body><p>One <b>two</b>.</p><pre>code</pre><div>three</div></body>"
     parser = corpus.Prose()
     parser.feed(page)
     assert parser.text() == "One two .\nthree"

@@ -44,7 +44,7 @@ def test_scipy_on_the_same_residuals():
     B = np.geomspace(1e3, 1e6, 9)
     S = (2e3 + 4e7 / B) * np.exp(0.1 * rng.standard_normal(9))
     oracle = least_squares(lambda v: np.logaddexp(v[0], v[1] - np.log(B)) - np.log(S), [np.log(1e3), np.log(1e7)],
-                           xtol=1e-15, ftol=1e-15, gtol=1e-15)  # fmt: skip
+                           xtol=1e-15, ftol=1e-15, gtol=1e-15)
     np.testing.assert_allclose(recipes.contour(B, S), np.exp(oracle.x), rtol=1e-6)
 
 
@@ -74,8 +74,8 @@ def test_resampled_runs_cover_the_truth():
 
 
 def test_the_median_estimate_over_seeds_is_right():
-    found = np.array([np.log(recipes.contour_scan(curves(noise=0.003, seed=seed), levels=[3.6]).B_crit[0])
-                      for seed in range(30)])  # fmt: skip
+    found = np.array([np.log(recipes.contour_scan(curves(noise=0.003, seed=seed), levels=[3.6, 4.5]).B_crit[1])
+                      for seed in range(30)])
     truth = np.log(float(LAW.critical_batch_size(3.6)))
     assert abs(found.mean() - truth) < 4 * found.std() / 30**0.5 + 0.01  # + the bias of a ratio's log
 
@@ -97,7 +97,7 @@ def test_the_report_says_what_was_found():
 
 
 @pytest.mark.parametrize("batches, said", [((1e7, 2e7, 4e7), "E_min is extrapolated"),
-                                           ((1e4, 2e4, 4e4), "S_min is extrapolated")])  # fmt: skip
+                                           ((1e4, 2e4, 4e4), "S_min is extrapolated")])
 def test_an_end_beyond_the_scan_is_said(batches, said):
     assert said in " ".join(recipes.contour_scan(curves(batches=batches), levels=2).notes)
 
@@ -107,7 +107,7 @@ def test_an_end_beyond_the_scan_is_said(batches, said):
     (lambda t: t[t["B"] < 4e5], "at least 3 batch sizes"),
     (lambda t: t.assign(loss=np.where(t["B"] > 1e6, t["loss"] / 3, t["loss"])), "all batch sizes pass through"),
     (lambda t: t.drop(columns="loss"), "loss"),
-])  # fmt: skip
+])
 def test_a_table_that_cannot_carry_a_scan_is_refused(change, said):
     with pytest.raises(jsc.InputError, match=said) as error:
         recipes.contour_scan(change(curves()))
@@ -117,6 +117,12 @@ def test_a_table_that_cannot_carry_a_scan_is_refused(change, said):
 def test_levels_out_of_reach_are_refused():
     with pytest.raises(jsc.InputError, match="the loss 1 has 0"):
         recipes.contour_scan(curves(), levels=[3.8, 1.0])
+
+
+@pytest.mark.parametrize("levels", [1, [3.8], [3.8, 3.8], [3.8, -1.0], 0])
+def test_one_level_is_no_law(levels):
+    with pytest.raises(jsc.InputError, match="two or more positive losses"):
+        recipes.contour_scan(curves(), levels=levels)
 
 
 @pytest.mark.parametrize("B, S", [([1e4], [10]), ([1e4, 1e4], [10, 20]), ([1e4, 2e4], [10, np.nan]), ([1, 2], [3])])

@@ -21,7 +21,10 @@ def estimates(G, count=8, trials=4000):
     def product(v):
         return {"a": v["a"] * H[0, 0], "b": v["b"] * np.diag(H)[1:]}
 
-    return jax.vmap(lambda g: (training.gradient_noise(g, BATCH), training.curvature_noise(g, BATCH, product)))(gradients)
+    def both(found):
+        return training.gradient_noise(found, BATCH), training.curvature_noise(found, BATCH, product)
+
+    return jax.vmap(both)(gradients)
 
 
 @pytest.mark.parametrize("G", [np.array([0.3, -0.2, 0.1, 0.4]), np.array([0.0, 0.0, 0.1, 1.0])])
@@ -64,10 +67,9 @@ def test_products_are_those_of_the_matrices_written_out():
 
     flat, unravel = ravel_pytree(PARAMS)
     vector, _ = ravel_pytree(VECTOR)
-    with jax.enable_x64(True):
-        hessian = jax.hessian(lambda p: cross_entropy(model(unravel(p))))(flat)
-        jacobian = jax.jacobian(lambda p: model(unravel(p)))(flat)
-        outer = jax.hessian(cross_entropy)(model(PARAMS))
+    hessian = jax.hessian(lambda p: cross_entropy(model(unravel(p))))(flat)
+    jacobian = jax.jacobian(lambda p: model(unravel(p)))(flat)
+    outer = jax.hessian(cross_entropy)(model(PARAMS))
     found, _ = ravel_pytree(training.hessian_product(lambda p: cross_entropy(model(p)), PARAMS)(VECTOR))
     np.testing.assert_allclose(found, hessian @ vector, rtol=2e-5, atol=1e-6)
     found, _ = ravel_pytree(training.gauss_newton_product(model, cross_entropy, PARAMS)(VECTOR))

@@ -47,7 +47,7 @@ def shifted(table, column, N, rows):
             continue
         S = curve["S"].max()
         final = {size: np.interp(np.log(S), np.log(own["S"]), np.log(own[column]))
-                 for size, own in part[part["seed"] == 0].groupby("N")}  # fmt: skip
+                 for size, own in part[part["seed"] == 0].groupby("N")}
         sizes = sorted(final)[-4:]
         slope, _ = np.polyfit(np.log(sizes), [final[size] for size in sizes], 1)
         inside = here & (rows["S"] <= S).to_numpy()
@@ -76,16 +76,16 @@ def backtests(table):
         for name, floor, objective in choices:
             fit = fitted(LAWS[name], small, "loss", floor=floor, objective=objective)
             found.append({"law": name, "floor": floor, "objective": objective, "fitted up to": most, "predicted": N,
-                          **errors(predicted(fit, rows), truth)})  # fmt: skip
+                          **errors(predicted(fit, rows), truth)})
         found.append({"law": "shifted curve", "floor": False, "objective": "", "fitted up to": most, "predicted": N,
-                      **errors(shifted(small, "loss", N, rows), truth)})  # fmt: skip
+                      **errors(shifted(small, "loss", N, rows), truth)})
     return pd.DataFrame(found)
 
 
 def errors(forecast, truth):
     error = np.log(forecast / truth)
     return {"median": float(np.nanmedian(np.abs(error))), "worst": float(np.nanmax(np.abs(error))),
-            "bias": float(np.nanmean(error))}  # fmt: skip
+            "bias": float(np.nanmean(error))}
 
 
 def main():
@@ -103,21 +103,22 @@ def main():
     config = tomllib.loads(asked.config.read_text())
     targets = ladder.runs_of(config, "target", lambda N, B: np.nan)
     rows = pd.concat([pd.DataFrame({"run": run.name, "N": run.shape.parameters, "B": run.batch,
-                                    "S": run.records(config["records"])}) for run in targets])  # fmt: skip
+                                    "S": run.records(config["records"])}) for run in targets])
     rows = rows[rows["S"] >= WARM_UP].reset_index(drop=True).assign(D=lambda t: t["S"] * t["B"])
     forecasts = {"chosen": {"floor": bool(floor), "objective": objective}, "warm-up left out, steps": WARM_UP,
-                 "back-tests": tested.to_dict("records"), "rows": rows.to_dict("list"), "sets": {}}  # fmt: skip
+                 "back-tests": tested.to_dict("records"), "rows": rows.to_dict("list"), "sets": {}}
     for name, column in SETS.items():
         fit = fitted(laws.KaplanNSB, table, column, floor=floor, objective=objective, errors="sandwich")
         print(fit)
         low, high = fit.predict_interval(0.8, **{key: rows[key].to_numpy(float) for key in ("N", "S", "B")})
         blind = {law: predicted(fitted(LAWS[law], table, column, floor=True, objective=objective), rows)
-                 for law in list(LAWS)[1:]}  # fmt: skip
+                 for law in list(LAWS)[1:]}
         own = {"L(N, S, B)": predicted(fit, rows), "low": low, "high": high, **blind,
-               "shifted curve": shifted(table, column, rows["N"].iloc[0], rows)}  # fmt: skip
+               "shifted curve": shifted(table, column, rows["N"].iloc[0], rows)}
         constants = {key: float(getattr(fit.law, key)) for key in fit.law.constants}
         forecasts["sets"][name] = {"constants": constants} | {
-            key: [None if np.isnan(x) else float(f"{x:.6g}") for x in np.asarray(values, float)] for key, values in own.items()}
+            key: [None if np.isnan(x) else float(f"{x:.6g}") for x in np.asarray(values, float)]
+            for key, values in own.items()}
     write_atomically(asked.results / "forecast.json", json.dumps(forecasts, indent=1) + "\n")
 
 

@@ -33,6 +33,7 @@ from jaxscale import training
 from jaxscale.files import write_atomically
 
 CHECKPOINT_SECONDS = 30
+NOISES = ("gradient", "hessian", "gauss_newton")
 NOISE_MICRO_BATCHES, NOISE_GROUPS, NOISE_POINTS, CURVATURE_WINDOWS = 128, 16, 8, 256
 
 
@@ -71,14 +72,14 @@ class Run:
 def runs_of(config, stage, rule):
     """The runs of a stage, the longest first. `rule` gives the learning rate of N and B."""
     shapes = {name: model.Shape(*shape) for name, shape in config["shapes"].items()}
-    measured = {(name, batch) for block in config.get("noise", []) for name in block["shapes"] for batch in block["batches"]}
+    measured = {pair for block in config["noise"] for pair in itertools.product(block["shapes"], block["batches"])}
     runs = [
         Run(stage, shapes[name], batch, steps, seed, rate or rule(shapes[name].parameters, batch),
             seed == 0 and stage == "grid" and (name, batch) in measured)
         for block in config[stage]
         for name, (batch, steps) in itertools.product(block["shapes"], block["batches"])
         for seed, rate in itertools.product(block.get("seeds", [0]), block.get("rates", [None]))
-    ]  # fmt: skip
+    ]
     return sorted(runs, key=lambda run: -run.shape.flops(64) * run.batch * run.steps)
 
 
@@ -87,7 +88,7 @@ def groups_of(runs, together):
     alike = {}
     for run in runs:
         alike.setdefault((run.shape, run.batch, run.steps, run.noise), []).append(run)
-    return [tuple(part) for runs in alike.values() for part in [runs[i : i + together] for i in range(0, len(runs), together)]]
+    return [tuple(runs[i : i + together]) for runs in alike.values() for i in range(0, len(runs), together)]
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -141,14 +142,14 @@ def noise_scales(params, windows, other, *, shape, micro):
         tokens = piece.astype(jnp.int32)
         return training.gauss_newton_product(
             lambda params: model.logits(params, tokens[:, :-1], shape.heads),
-            lambda scores: model.cross_entropy(scores, tokens[:, 1:]), params)  # fmt: skip
+            lambda scores: model.cross_entropy(scores, tokens[:, 1:]), params)
 
     return (
         training.gradient_noise(gradients, batch),
         training.curvature_noise(
             grouped, size, over(lambda piece: training.hessian_product(lambda p: loss(p, piece), params))),
         training.curvature_noise(grouped, size, over(gauss_newton)),
-    )  # fmt: skip
+    )
 
 
 def save(path, *, step, tree, rows, noise):
@@ -183,7 +184,8 @@ def train(group, config, tables, work):
     permuted = [np.random.default_rng(run.seed).permutation(len(windows)).astype(np.int32) for run in group]
     order = jnp.asarray(np.stack([p[: first.steps * rows_a_step] for p in permuted]))
     rates = jnp.asarray([run.rate for run in group], jnp.float32)
-    params = jax.vmap(lambda key: model.init(key, shape, context))(jnp.stack([jax.random.key(run.seed) for run in group]))
+    keys = jnp.stack([jax.random.key(run.seed) for run in group])
+    params = jax.vmap(lambda key: model.init(key, shape, context))(keys)
     tree = (params, jax.vmap(model.optimiser.init)(params), jnp.zeros(len(group)))
     step, rows, noise = 0, [], []
     path = work / "checkpoints" / f"{first.name}.npz"
@@ -197,7 +199,7 @@ def train(group, config, tables, work):
         record = int(records[np.searchsorted(records, step, side="right")])
         start, stop = step, min(record, step + piece)
         params, state, mean = advance(tree[0], tree[1], windows, order, rates, start, stop,
-                                      shape=shape, rows=rows_a_step, dtype=dtype, micro=micro)  # fmt: skip
+                                      shape=shape, rows=rows_a_step, dtype=dtype, micro=micro)
         since = rows[-1]["S"] if rows else 0  # training losses are averaged since the last record
         tree = (params, state, (tree[2] * (start - since) + mean * (stop - start)) / (stop - since))
         step = stop
@@ -205,19 +207,18 @@ def train(group, config, tables, work):
             for lane, run in enumerate(group):
                 own = jax.tree.map(lambda value, lane=lane: value[lane], params)
                 losses = {name: round(float(test_loss(own, tables[name], shape=shape, dtype=dtype)), 5)
-                          for name in ("mix", "prose")}  # fmt: skip
+                          for name in ("mix", "prose")}
                 rows.append({"run": run.name, "N": shape.parameters, "B": run.batch, "S": step, "D": step * run.batch,
                              "loss": losses["mix"], "loss_prose": losses["prose"],
                              "loss_train": round(float(tree[2][lane]), 5), "layers": shape.layers, "width": shape.width,
-                             "heads": shape.heads, "seed": run.seed, "rate": float(f"{run.rate:.4g}")})  # fmt: skip
+                             "heads": shape.heads, "seed": run.seed, "rate": float(f"{run.rate:.4g}")})
                 if step in noise_records:
                     kept = permuted[lane][-reserve:]
                     found = noise_scales(own, windows[kept[CURVATURE_WINDOWS:]], windows[kept[:CURVATURE_WINDOWS]],
-                                         shape=shape, micro=micro)  # fmt: skip
-                    noise.append({"run": run.name, "N": shape.parameters, "B": run.batch, "S": step, "loss": losses["mix"],
-                                  **{f"{name}_{part}": float(f"{getattr(kind, part):.6g}")
-                                     for name, kind in zip(("gradient", "hessian", "gauss_newton"), found, strict=True)
-                                     for part in ("signal", "noise")}})  # fmt: skip
+                                         shape=shape, micro=micro)
+                    noise.append(rows[-1] | {f"{name}_{part}": float(f"{getattr(kind, part):.6g}")
+                                             for name, kind in zip(NOISES, found, strict=True)
+                                             for part in ("signal", "noise")})
         if time.time() - saved > CHECKPOINT_SECONDS or step == first.steps:
             save(path, step=step, tree=tree, rows=rows, noise=noise)
             saved = time.time()
@@ -255,7 +256,7 @@ def learning_rates(table):
         curve = np.polyfit(np.log(near["rate"]), near["loss"], 2)
         rate = np.exp(np.clip(-curve[1] / (2 * curve[0]), *np.log(near["rate"].iloc[[0, -1]])))
         best.append({"N": int(N), "B": int(B), "rate": float(rate if curve[0] > 0 else part["rate"].iloc[lowest]),
-                     "tried": dict(zip(part["rate"], part["loss"], strict=True))})  # fmt: skip
+                     "tried": dict(zip(part["rate"], part["loss"], strict=True))})
     design = np.array([[1.0, np.log(row["N"]), np.log(row["B"])] for row in best])
     powers, *_ = np.linalg.lstsq(design, np.log([row["rate"] for row in best]), rcond=None)
     return {"rule": "rate = exp(a) N^n B^b", "a": powers[0], "n": powers[1], "b": powers[2], "best": best}
@@ -284,7 +285,7 @@ def follow(workers, groups, config, work, stage):
                 gather(stage, runs, work)
                 done, seconds = total - sum(cost[group] for group in left), time.time() - started
                 print(f"{group[0].name}: done; {done / seconds / 1e9:.0f} GFLOP/s, about "
-                      f"{(total - done) / done * seconds / 60:.0f} min left", flush=True)  # fmt: skip
+                      f"{(total - done) / done * seconds / 60:.0f} min left", flush=True)
         if ended and left:
             raise SystemExit(f"the workers stopped with {len(left)} runs to go; start the stage again to go on")
         time.sleep(1)
@@ -305,7 +306,10 @@ def main():
     rule = None
     if asked.stage != "search":
         powers = json.loads((asked.work / "rates.json").read_text())
-        rule = lambda N, B: float(np.exp(powers["a"]) * N ** powers["n"] * B ** powers["b"])  # noqa: E731
+
+        def rule(N, B):
+            return float(np.exp(powers["a"]) * N ** powers["n"] * B ** powers["b"])
+
     runs = runs_of(config, asked.stage, rule)
     groups = groups_of(runs, config["together"])
     if asked.worker is not None:
@@ -315,9 +319,11 @@ def main():
     environment = dict(os.environ)
     if asked.workers > 1:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
-    workers = [subprocess.Popen([*map(str, command), "--worker", str(index)], env=environment,
-                                preexec_fn=(lambda index=index: os.sched_setaffinity(0, {index})) if asked.workers > 1 else None)
-               for index in range(asked.workers)]  # fmt: skip
+    workers = []
+    for index in range(asked.workers):
+        workers.append(subprocess.Popen([*map(str, command), "--worker", str(index)], env=environment))
+        if asked.workers > 1:
+            os.sched_setaffinity(workers[-1].pid, {sorted(os.sched_getaffinity(0))[index]})
     try:
         follow(workers, groups, config, asked.work, asked.stage)
     finally:

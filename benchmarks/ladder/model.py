@@ -60,7 +60,8 @@ def logits(params, tokens, heads, dtype=jnp.float32):
     d = x.shape[-1]
     mask = jnp.where(jnp.tril(jnp.ones((context, context), bool)), 0.0, -1e9).astype(dtype)
     for layer in range(params["up"].shape[0]):
-        q, k, v = jnp.split((_norm(x) @ params["attend"][layer]).reshape(rows, context, 3 * heads, d // heads), 3, axis=2)
+        mixed = (_norm(x) @ params["attend"][layer]).reshape(rows, context, 3 * heads, d // heads)
+        q, k, v = jnp.split(mixed, 3, axis=2)
         scores = jnp.einsum("rqhe,rkhe->rhqk", q, k) / (d // heads) ** 0.5 + mask
         mixed = jnp.einsum("rhqk,rkhe->rqhe", jax.nn.softmax(scores, axis=-1), v).reshape(rows, context, d)
         x = x + mixed @ params["project"][layer]

@@ -18,7 +18,7 @@ LISTED = 5  # rows named one by one in a note
 
 def fit(
     table: file("TABLE", "csv, jsonl, json or parquet.") = None,
-    example: flag("--example", "Fit the table inside the package.") = False,
+    example: taking("NAME", "Fit a table inside the package: ladder, the project's own runs.") = None,
     law: taking("NAME", "See 'jaxscale laws'; without it kaplan-nsb for several batch sizes, else chinchilla.") = None,
     by: repeated("COL", "Fit each group of a column's values; repeatable.") = None,
     fix: repeated("NAME=X", "Hold a constant; repeatable.") = None,
@@ -80,14 +80,14 @@ def fit(
 
 
 def _table(table, example):
-    if (table is None) != example:
+    if (table is None) == (example is None):
         raise InputError(f"fit wants one of a table of runs and --example, not {'both' if example else 'neither'}: "
-                         "jaxscale fit runs.csv, say.")
-    if not example:
+                         "jaxscale fit runs.csv, or jaxscale fit --example ladder.")
+    if example is None:
         return table
-    from jaxscale.datasets import example_path
+    from jaxscale.datasets import TABLES, path
 
-    return str(example_path())
+    return str(path(values.choice(example, "--example", TABLES)))
 
 
 def _check_output(output, table):

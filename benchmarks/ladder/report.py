@@ -1,0 +1,246 @@
+"""Write the ladder's tables and figures from its results.
+
+    python benchmarks/ladder/report.py benchmarks/ladder/results
+
+Reads grid.csv, grid-noise.csv, forecast.json and target.csv; writes report.md beside them and figures/*.png.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from forecast import SETS, WARM_UP, fitted, predicted
+
+from jaxscale import laws, recipes
+from jaxscale.files import write_atomically
+
+matplotlib.use("agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+HERE = Path(__file__).parent
+SCANNED = 6144  # N of the contour scan
+TITLES = {"mix": "training mix", "prose": "another kind of text"}
+KINDS = {"gradient": "tr Σ / |G|²", "hessian": "tr HΣ / GᵀHG", "gauss_newton": "the same, Gauss-Newton"}
+RIVALS = ("L(N, S, B)", "L(N, S), batch-blind", "Chinchilla L(N, D)", "shifted curve")
+plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 150,
+                     "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False})
+
+
+def thousands(N):
+    return f"{N / 1e6:.2f}M" if N >= 1e6 else f"{N / 1e3:.3g}k"
+
+
+def colours(values, name="viridis"):
+    return {value: plt.get_cmap(name)(place) for value, place in zip(sorted(values), np.linspace(0, 0.9, len(values)),
+                                                                     strict=True)}
+
+
+def scan_of(grid):
+    return recipes.contour_scan(grid[(grid["N"] == SCANNED) & (grid["S"] >= WARM_UP)])
+
+
+def scan_figure(scan, law, noise):
+    """Steps against batch size at fixed losses, and the critical batch size with the measured noise scales."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    B = np.geomspace(scan.batch.min() / 1.5, scan.batch.max() * 1.5, 200)
+    for i in range(0, len(scan.levels), 2):
+        colour = plt.get_cmap("viridis")(i / len(scan.levels))
+        left.loglog(B, scan.S_min[i] + scan.E_min[i] / B, color=colour, label=f"L = {scan.levels[i]:.2f}")
+        left.loglog(scan.batch, scan.steps[i], "o", ms=4, color=colour)
+    left.set(xlabel="batch size B, bytes", ylabel="steps S", title="Contours of the loss and S = S_min + E_min / B")
+    left.legend(fontsize=7)
+    low, high = scan.interval(0.8)
+    right.errorbar(scan.levels, scan.B_crit, [scan.B_crit - low.B_crit, high.B_crit - scan.B_crit], fmt="o", ms=4,
+                   color="black", label="contours: B_crit = E_min / S_min, 80%")
+    L = np.geomspace(scan.levels.min() * 0.97, scan.levels.max() * 1.05, 100)
+    right.plot(L, np.asarray(scan.law(L)), color="black", lw=1, label=f"B* / L^(1/α_B), α_B = {scan.law.alpha_B:.3f}")
+    right.plot(scan.levels, scan.noise_scale, "s", mfc="none", color="tab:blue",
+               label="contours: local dE_min / dS_min")
+    right.plot(L, np.asarray(law.critical_batch_size(L)), color="tab:orange", lw=1, label="joint fit: B_crit")
+    right.plot(L, np.asarray(law.noise_scale(float(SCANNED), L)), "--", color="tab:blue", lw=1,
+               label="joint fit: local")
+    own = noise[noise["N"] == SCANNED]
+    for (kind, label), mark in zip(KINDS.items(), "xv^", strict=True):
+        scale = own[f"{kind}_noise"] / own[f"{kind}_signal"].where(own[f"{kind}_signal"] > 0)
+        right.plot(own["loss"], scale, mark, ms=5, alpha=0.7, label=f"measured {label}")
+    right.set(xscale="log", yscale="log", xlabel="loss, nats a byte", ylabel="bytes", ylim=(200, 1e5),
+              title=f"Critical batch size and noise scales, N = {thousands(SCANNED)}")
+    right.invert_xaxis()
+    ticks = [x for x in (2.2, 2.4, 2.6, 2.8, 3.0, 3.2) if L.min() < x < L.max()]
+    right.set_xticks(ticks, [f"{x}" for x in ticks])
+    right.minorticks_off()
+    right.legend(fontsize=7)
+    return figure
+
+
+def forecast_figure(grid, target, forecast):
+    """Small runs, the law through them, and the forecast of the target against what happened."""
+    batches = sorted(target["B"].unique())
+    figure, axes = plt.subplots(2, len(batches), figsize=(11, 6.5), layout="constrained", sharey="row")
+    rows = pd.DataFrame(forecast["rows"])
+    colour = colours(grid["N"].unique())
+    for row, (name, column) in zip(axes, SETS.items(), strict=True):
+        law = laws.KaplanNSB(**forecast["sets"][name]["constants"])
+        own = rows.assign(**{key: forecast["sets"][name][key] for key in ("L(N, S, B)", "low", "high")})
+        for axis, B in zip(row, batches, strict=True):
+            part = grid[(grid["B"] == B) & (grid["seed"] == 0) & (grid["S"] >= WARM_UP)]
+            for N, curve in part.groupby("N"):
+                axis.plot(curve["S"], curve[column], ".", ms=3, color=colour[N], label=thousands(N))
+                axis.plot(curve["S"], np.asarray(law(float(N), curve["S"].to_numpy(float), float(B))), lw=0.8,
+                          color=colour[N])
+            here, seen = own[own["B"] == B], target[(target["B"] == B) & (target["S"] >= WARM_UP)]
+            axis.fill_between(here["S"], here["low"], here["high"], color="tab:red", alpha=0.2, lw=0)
+            axis.plot(here["S"], here["L(N, S, B)"], color="tab:red", lw=1.2, label="forecast before training, 80%")
+            axis.plot(seen["S"], seen[column], "o", ms=3, mfc="none", color="black",
+                      label=f"what happened, {thousands(target['N'].iloc[0])}")
+            axis.set(xscale="log", title=f"B = {B} bytes" if name == "mix" else None, xlabel="steps")
+        row[0].set_ylabel(f"loss, {TITLES[name]}")
+    axes[0][-1].legend(fontsize=7, loc="upper right")
+    return figure
+
+
+def compared(target, forecast, name):
+    """The scored rows with every forecast, what happened, and the change from the grid's largest run."""
+    rows = pd.DataFrame(forecast["rows"])
+    own = rows.assign(**{key: np.array(forecast["sets"][name][key], float) for key in (*RIVALS, "low", "high")})
+    truth = target[["B", "S", SETS[name]]].rename(columns={SETS[name]: "truth"})
+    return own.merge(truth, on=["B", "S"], validate="one_to_one")
+
+
+def changes(own, grid, name):
+    """Log change from the grid's largest run at the same S and B to the target; nan beyond its end."""
+    largest = grid[(grid["N"] == grid["N"].max()) & (grid["seed"] == 0)]
+    change = np.full(len(own), np.nan)
+    for B, curve in largest.groupby("B"):
+        inside = ((own["B"] == B) & (own["S"] <= curve["S"].max())).to_numpy()
+        base = np.interp(np.log(own["S"][inside]), np.log(curve["S"]), np.log(curve[SETS[name]]))
+        change[inside] = np.log(own["truth"][inside]) - base
+    return change
+
+
+def error_figure(tables):
+    figure, axes = plt.subplots(1, len(tables), figsize=(10, 3.6), layout="constrained", sharey=True)
+    for axis, (name, own) in zip(axes, tables.items(), strict=True):
+        for rival, style in zip(RIVALS, ("-", "--", ":", "-."), strict=True):
+            for B, part in own.groupby("B"):
+                progress = (part["S"] - WARM_UP) / (part["S"].max() - WARM_UP)
+                axis.plot(progress, 100 * (part[rival] / part["truth"] - 1), style, lw=1.4 if rival == RIVALS[0] else 1,
+                          color=colours(own["B"].unique(), "plasma")[B],
+                          label=f"{rival}, B = {B}" if name == "mix" else None)
+        axis.axhline(0, color="black", lw=0.6)
+        axis.set(xlabel="share of the run after warm-up", title=TITLES[name])
+    axes[0].set_ylabel("forecast over what happened, %")
+    figure.legend(fontsize=7, loc="outside right center")
+    return figure
+
+
+def scan_table(scan, law):
+    low, high = scan.interval(0.8)
+    yield "| loss | runs | S_min | E_min | B_crit | 80% | local dE_min/dS_min | joint fit B_crit | joint fit local |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for i, L in enumerate(scan.levels):
+        yield (f"| {L:.3f} | {np.isfinite(scan.steps[i]).sum()} | {scan.S_min[i]:.0f} | {scan.E_min[i]:.3g} | "
+               f"{scan.B_crit[i]:.0f} | {low.B_crit[i]:.0f} .. {high.B_crit[i]:.0f} | {scan.noise_scale[i]:.0f} | "
+               f"{float(law.critical_batch_size(L)):.0f} | {float(law.noise_scale(float(SCANNED), L)):.0f} |")
+    yield f"\nB_star = {scan.law.B_star:.4g} ({low.law.B_star:.3g} .. {high.law.B_star:.3g}), alpha_B = " \
+          f"{scan.law.alpha_B:.4f} ({low.law.alpha_B:.3g} .. {high.law.alpha_B:.3g}), 80% from resampled runs."
+    yield from (f"{note}." for note in scan.notes)
+
+
+def noise_table(noise, scan, law):
+    """Ratios of every measured scale to the local dE_min/dS_min and to E_min/S_min."""
+    L, N = noise["loss"].to_numpy(), noise["N"].to_numpy(float)
+    against = {"joint fit local dE_min/dS_min": np.asarray(law.noise_scale(N, L), float),
+               "joint fit E_min/S_min": np.asarray(law.critical_batch_size(L), float)}
+    yield "| measured | points | G^T H G <= 0 | of | median ratio | quarter .. three quarters |"
+    yield "|---|---|---|---|---|---|"
+    for kind, label in KINDS.items():
+        signal, spread = noise[f"{kind}_signal"].to_numpy(), noise[f"{kind}_noise"].to_numpy()
+        for name, other in against.items():
+            usable = (signal > 0) & np.isfinite(other)
+            low, middle, high = np.quantile((spread / signal / other)[usable], [0.25, 0.5, 0.75])
+            yield (f"| {label} | {len(signal)} | {np.mean(signal <= 0):.0%} | {name} | {middle:.2f} | "
+                   f"{low:.2f} .. {high:.2f} |")
+    own = noise[(noise["N"] == SCANNED) & (noise["loss"] <= scan.levels.max()) & (noise["loss"] >= scan.levels.min())]
+    at = np.log(own["loss"])
+    for name, values in (("local dE_min/dS_min", scan.noise_scale), ("E_min/S_min", scan.B_crit)):
+        contour = np.exp(np.interp(at, np.log(scan.levels[::-1]), np.log(values[::-1])))
+        ratios = {kind: (own[f"{kind}_noise"] / own[f"{kind}_signal"] / contour)[own[f"{kind}_signal"] > 0]
+                  for kind in KINDS}
+        yield (f"\nOver the contours' {name} at N = {SCANNED} ({len(own)} points): " + ", ".join(
+            f"{KINDS[kind]} {np.median(ratio):.2f}" for kind, ratio in ratios.items()) + ".")
+
+
+def score_table(tables, grid):
+    yield "| test set | forecast | batch | median error | worst | mean signed | median of error / change |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, own in tables.items():
+        change = changes(own, grid, name)
+        for rival in RIVALS:
+            for B in ("all", *sorted(own["B"].unique())):
+                here = np.ones(len(own), bool) if B == "all" else (own["B"] == B).to_numpy()
+                error = np.log(own[rival] / own["truth"]).to_numpy()[here]
+                share = np.abs(error / change[here])
+                size = np.abs(error)
+                yield (f"| {name} | {rival} | {B} | {np.nanmedian(size):.2%} | {np.nanmax(size):.2%} | "
+                       f"{np.nanmean(error):+.2%} | {np.nanmedian(share):.0%} |")
+        inside = ((own["low"] <= own["truth"]) & (own["truth"] <= own["high"])).mean()
+        yield f"| {name} | 80% interval of L(N, S, B): holds {inside:.0%} of the rows | | | | | |"
+
+
+def progress_table(tables):
+    yield "| test set | share of the run after warm-up | median error | worst |"
+    yield "|---|---|---|---|"
+    for name, own in tables.items():
+        progress = own.groupby("B")["S"].transform(lambda S: np.log(S / WARM_UP) / np.log(S.max() / WARM_UP))
+        error = np.abs(np.log(own[RIVALS[0]] / own["truth"]))
+        for low, high in ((0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.01)):
+            part = error[(progress >= low) & (progress < high)]
+            yield f"| {name} | {low:.0%} .. {min(high, 1):.0%} of log steps | {part.median():.2%} | {part.max():.2%} |"
+
+
+def remarks(grid, target, forecast):
+    """How far seeds differ, and how well the law's form could do."""
+    seeds = grid[grid["S"] >= WARM_UP].pivot_table(index=["N", "B", "S"], columns="seed", values="loss").dropna()
+    yield (f"Two seeds: one run's standard deviation is {np.log(seeds[0] / seeds[1]).std() / 2**0.5:.2%} "
+           f"({len(seeds)} rows).")
+    refit = fitted(laws.KaplanNSB, pd.concat([grid, target]), "loss", **forecast["chosen"])
+    after = target[target["S"] >= WARM_UP]
+    miss = np.abs(np.log(predicted(refit, after) / after["loss"]))
+    yield (f"\nFitted to the target too, the law still misses the target's rows by a median of {miss.median():.2%} and "
+           f"{miss.max():.2%} at worst: so much of the error is its form.")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    results = parser.parse_args().results
+    grid, noise, target = (pd.read_csv(results / f"{name}.csv") for name in ("grid", "grid-noise", "target"))
+    forecast = json.loads((results / "forecast.json").read_text())
+    law = laws.KaplanNSB(**forecast["sets"]["mix"]["constants"])
+    scan = scan_of(grid)
+    tables = {name: compared(target, forecast, name) for name in SETS}
+    figures = {"contours": scan_figure(scan, law, noise), "forecast": forecast_figure(grid, target, forecast),
+               "errors": error_figure(tables)}
+    (HERE / "figures").mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(HERE / "figures" / f"{name}.png")
+    tested = pd.DataFrame(forecast["back-tests"]).to_string(index=False, float_format="%.4f")
+    lines = ["# The ladder in numbers", "",
+             "Written by `python benchmarks/ladder/report.py benchmarks/ladder/results`.", "",
+             "## Contours", "", *scan_table(scan, law), "",
+             "## Noise scales", "", *noise_table(noise, scan, law), "",
+             "## Forecast of the target", "", *score_table(tables, grid), "", *progress_table(tables), "",
+             *remarks(grid, target, forecast), "",
+             "## Constants of the forecast", "", "```",
+             *(f"{name}: {forecast['sets'][name]['constants']}" for name in SETS), "```", "",
+             "## Back-tests before the forecast", "", "```", tested, "```", ""]
+    write_atomically(results / "report.md", "\n".join(lines))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
