@@ -12,6 +12,7 @@ such a sum, and its features, are found by evaluating it.
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +26,20 @@ from jaxscale.terms import scaling_constants, unit_terms
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class PowerSum:
-    """What there is to know of such a law at a table: every array is linear in nu, level + slope @ nu."""
+    """What there is to know of such a law at a table.
 
-    level: jax.Array  # [n, k], logs of the terms less their logs at the centre, nu at 0
-    features: jax.Array  # [n, k, j], their slopes in nu
+    g is `level`, and f_k . nu the sum of sign * column * nu_j over the `slopes` (k, j, column, sign) of term k: the
+    columns are logs of inputs, few, and shared by terms. Shares and powers are linear in nu, level + slope @ nu.
+    """
+
+    level: jax.Array | None  # [n, k], logs of the terms less their logs at the centre, nu at 0; None: all zero
+    columns: jax.Array  # [n, u]
+    products: jax.Array  # [n, 1 + u + u (u + 1) / 2]: one, the columns, and their products in pairs
     share: jax.Array  # [k], log of the term's share at the centre, its scaling constant at 1 and nu at 0
     share_slope: jax.Array  # [k, j]
     power: jax.Array  # [k], with which the scaling constant enters, nu at 0
     power_slope: jax.Array  # [k, j]
+    slopes: tuple = dataclasses.field(metadata={"static": True})
 
 
 def power_sum(Law, centred, held, observed, inputs, centre):
@@ -61,8 +68,35 @@ def power_sum(Law, centred, held, observed, inputs, centre):
         return None
     level = found[0] - slope @ base
     whole = level[:, :-1] + np.log(observed)  # of the terms themselves, not of their shares
-    return PowerSum((whole[:, :-1] - whole[:, -1:]).T, np.swapaxes(slope[:, :-2] - slope[:, -2:-1], 0, 1),
-                    level[:, -2], slope[:, -2], level[:, -1], slope[:, -1])
+    level_rows, features = (whole[:, :-1] - whole[:, -1:]).T, np.swapaxes(slope[:, :-2] - slope[:, -2:-1], 0, 1)
+    columns, slopes = _distinct(features)
+    pairs = [columns[:, a] * columns[:, b] for a, b in _pairs(columns.shape[1])]
+    products = np.stack([np.ones(len(columns)), *columns.T, *pairs], axis=1)
+    return PowerSum(level_rows if np.any(np.abs(level_rows) > 1e-12) else None, columns, products, level[:, -2],
+                    slope[:, -2], level[:, -1], slope[:, -1], slopes)
+
+
+def _distinct(features):
+    """The different columns [n, u] of features [n, k, j], and where each stands: (k, j, column, sign)."""
+    columns, slopes = [], []
+    for k, j in np.ndindex(features.shape[1:]):
+        one = features[:, k, j]
+        size = np.max(np.abs(one))
+        if size < 1e-12:
+            continue
+        for place, sign in itertools.product(range(len(columns)), (1, -1)):
+            if np.max(np.abs(one - sign * columns[place])) < 1e-12 * size:
+                slopes.append((k, j, place, sign))
+                break
+        else:
+            columns.append(one)
+            slopes.append((k, j, len(columns) - 1, 1))
+    return np.stack(columns, axis=1) if columns else np.zeros((len(features), 0)), tuple(slopes)
+
+
+def _pairs(count):
+    """Index pairs (a, b), a <= b < count."""
+    return list(itertools.combinations_with_replacement(range(count), 2))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -79,16 +113,43 @@ def _log_terms(Law, scaling, places, observed, inputs):
     return jax.vmap(one)(places)
 
 
+@functools.cache
+def _assembly(terms, others, columns, slopes):
+    """The matrices [m * m, ...] that make Hessians out of sums over the rows.
+
+    Of weight * share_k * share_l * product, [pairs of terms, products], the outer product of the log's gradient; of
+    weight * share_k * product, [terms, products], the curvature of the exponents.
+    """
+    m, pairs, products = terms + others, _pairs(terms), {(): 0}
+    products |= {(u,): 1 + u for u in range(columns)}
+    products |= {pair: 1 + columns + i for i, pair in enumerate(_pairs(columns))}
+    # The gradient of exponent k: (place in (tau, nu), sign, column or none).
+    gradient = [[(k, 1, ())] + [(terms + j, sign, (u,)) for of, j, u, sign in slopes if of == k] for k in range(terms)]
+    outer = np.zeros((m, m, len(pairs), len(products)))
+    bent = np.zeros((m, m, terms, len(products)))
+    for k, l in itertools.product(range(terms), repeat=2):
+        for (a, sign_a, one), (b, sign_b, two) in itertools.product(gradient[k], gradient[l]):
+            product = products[tuple(sorted(one + two))]
+            outer[a, b, pairs.index((min(k, l), max(k, l))), product] += sign_a * sign_b
+            if k == l:
+                bent[a, b, k, product] += sign_a * sign_b
+    return outer.reshape(m * m, -1), bent.reshape(m * m, -1)
+
+
 def sweep(known, tau, nu, log_centre, target, weights, log, scale, delta, overestimate):
-    """Value, gradient [m], Gauss-Newton [m, m] and Hessian [m, m] in (tau, nu), m = k + j."""
-    features = known.features
-    exponents = tau + known.level + features @ nu  # [n, k]
-    top = jax.lax.stop_gradient(jnp.max(exponents, axis=1))
-    powers = jnp.exp(exponents - top[:, None])
-    total = jnp.sum(powers, axis=1)
-    shares = powers / total[:, None]
+    """Value, gradient [m], Gauss-Newton [m, m] and Hessian [m, m] in (tau, nu), m = k + j.
+
+    All sums over rows are one matrix product, of weights times shares [.., n] with the fixed products [n, ..].
+    """
+    terms, others, m = len(tau), len(nu), len(tau) + len(nu)
+    exponents = [tau[k] + (0.0 if known.level is None else known.level[:, k]) + sum(
+        (sign * nu[j] * known.columns[:, u] for of, j, u, sign in known.slopes if of == k), jnp.zeros_like(target))
+        for k in range(terms)]
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, exponents))
+    powers = [jnp.exp(exponent - top) for exponent in exponents]
+    total = sum(powers)
+    shares = [power / total for power in powers]
     log_output = jnp.log(total) + top + log_centre
-    jacobian = jnp.concatenate([shares, jnp.einsum("nk,nkj->nj", shares, features)], axis=1)  # [n, m], of the log
     output = None if log else jnp.exp(log_output)
     r = log_output - target if log else output - target
     side = scale * weights * side_weight(r, overestimate)
@@ -99,9 +160,13 @@ def sweep(known, tau, nu, log_centre, target, weights, log, scale, delta, overes
         exact = inside - slope
     else:
         slope, reweighted, exact = slope * output, reweighted * output**2, inside * output**2
-    pull = slope[:, None] * shares  # [n, k]
-    across = jnp.einsum("nk,nkj->kj", pull, features)
-    among = jnp.einsum("nki,nkj->ij", pull[..., None] * features, features)
-    bent = jnp.block([[jnp.diag(jnp.sum(pull, axis=0)), across], [across.T, among]])
-    return (jnp.sum(side * huber_value(r, delta)), slope @ jacobian, (jacobian * reweighted[:, None]).T @ jacobian,
-            (jacobian * exact[:, None]).T @ jacobian + bent)
+    squares = [shares[k] * shares[l] for k, l in _pairs(terms)]
+    rows = [*(reweighted * s for s in squares), *(exact * s for s in squares), *(slope * s for s in shares)]
+    sums = jnp.stack(rows) @ known.products
+    cautious, whole, pull = sums[:len(squares)], sums[len(squares):-terms], sums[-terms:]
+    outer, bent = _assembly(terms, others, known.columns.shape[1], known.slopes)
+    gradient = jnp.concatenate([pull[:, 0], jnp.zeros(others)])
+    for k, j, u, sign in known.slopes:
+        gradient = gradient.at[terms + j].add(sign * pull[k, 1 + u])
+    return (jnp.sum(side * huber_value(r, delta)), gradient, (outer @ cautious.ravel()).reshape(m, m),
+            (outer @ whole.ravel() + bent @ pull.ravel()).reshape(m, m))

@@ -3,6 +3,7 @@ tables of ../shared/data with the row and run counts that their PROVENANCE files
 """
 
 import doctest
+import gzip
 import json
 import math
 import re
@@ -308,6 +309,24 @@ def test_wrong_units(options, wanted):
 def test_files_that_cannot_be_used(tmp_path, name, content, wanted):
     message = refused(text(tmp_path, content, name))
     assert wanted in message and name in message or "equal lengths" in message
+
+
+@pytest.mark.parametrize("suffix, write", [
+    (".csv", lambda table: table.to_csv(index=False)),
+    (".jsonl", lambda table: table.to_json(orient="records", lines=True)),
+    (".json", lambda table: table.to_json(orient="records")),
+])
+def test_compressed_tables(tmp_path, suffix, write):
+    table = pd.DataFrame({"N": [1e8, 2e8], "D": [1e10, 2e10], "loss": [3.1, 2.9], "name": ["a", "b"]})
+    path = tmp_path / f"runs{suffix}.gz"
+    path.write_bytes(gzip.compress(write(table).encode()))
+    assert read_runs(path).select(("N", "D")).columns["loss"].tolist() == [3.1, 2.9]
+    for broken in (path.read_bytes()[:-12], path.read_bytes()[:20], b"N,D,loss"):
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match="whole gzip") as error:
+            read_runs(path)
+        assert "\n" not in str(error.value)
+
 
 
 def test_truncated_parquet(tmp_path):
