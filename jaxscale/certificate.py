@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from jaxscale.errors import FitError
-from jaxscale.minimise import rows
+from jaxscale.problem import rows
 
 AGREES = 1e-8  # relative excess of the objective at which a start counts as having found the same optimum
 

@@ -10,7 +10,7 @@ from jaxscale import uncertainty, vertex
 from jaxscale.certificate import Certificate, certify, check_identifiable
 from jaxscale.errors import FitError, InputError
 from jaxscale.laws.base import as_floats, from_unconstrained
-from jaxscale.minimise import look, rows, thetas_of
+from jaxscale.problem import look, rows, thetas_of
 from jaxscale.report import report
 from jaxscale.task import Task, make_task
 
@@ -107,8 +107,8 @@ def _bootstrap(task, point, draws, seed, progress=None):
     spread = np.sqrt(np.where(precision > 0, (task.phi or 0.0) / np.where(precision > 0, precision, 1.0), 0.0))
     means = mean + spread * np.random.default_rng([seed, 1]).standard_normal((draws, len(mean)))
     with jax.enable_x64(True):
-        ends = task.solve(np.repeat(point[None], draws, axis=0), lambda i: task.weights * counts[i][run],
-                          vertex.CORNERS[:4], means, progress)
+        ends = task.solve(np.repeat(point[None], draws, axis=0), lambda draw: {
+            "weights": task.weights * counts[draw][:, run], "prior_mean": means[draw]}, vertex.CORNERS[:4], progress)
         theta = np.asarray(thetas_of(task.problem(), ends.points))
     kept = ends.done & np.all(np.isfinite(ends.points), axis=1)
     if not np.any(kept):
@@ -240,9 +240,9 @@ def _starts(task):
 
 def _search(task, starts, polish):
     """`Ends` from every start; an optax optimiser's are polished unless that was declined."""
-    ends = task.solve(starts, task.weights)
+    ends = task.solve(starts)
     if task.optimizer is not None and polish:
-        ends = dataclasses.replace(task, optimizer=None).solve(ends.points, task.weights)
+        ends = dataclasses.replace(task, optimizer=None).solve(ends.points)
     elif task.optimizer is not None:
         known = [look(task.problem(), point, task.weights) for point in ends.points]
         ends = ends._replace(**{where: np.array([getattr(s, what) for s in known]) for where, what in (

@@ -11,9 +11,10 @@ import numpy as np
 
 from jaxscale import vertex
 from jaxscale.errors import InputError, nearest
-from jaxscale.minimise import Problem, free_of, minimise, takes_curvature
+from jaxscale.minimise import minimise, takes_curvature
 from jaxscale.objectives import Objective, huber
 from jaxscale.powers import power_sum
+from jaxscale.problem import Problem, free_of
 from jaxscale.runs import Runs
 from jaxscale.solver import damped_newton
 from jaxscale.starts import find_starts
@@ -120,16 +121,19 @@ class Task:
         problem = self.problem()
         return np.clip(np.asarray(free_of(problem, theta)), problem.lower, problem.upper)
 
-    def solve(self, starts, weights, corners=vertex.CORNERS, prior_means=None, progress=None):
-        """`Ends` from every start; absolute deviations through shrinking corners."""
+    def solve(self, starts, own=None, corners=vertex.CORNERS, progress=None):
+        """`Ends` from every start; absolute deviations through shrinking corners. `own` as `minimise` takes it."""
         optimizer = damped_newton() if self.optimizer is None else self.optimizer
         how = {"second_order": self.optimizer is None or takes_curvature(optimizer),
-               "max_steps": _patience(self) if self.optimizer is None else self.max_steps, "prior_means": prior_means}
+               "max_steps": _patience(self) if self.optimizer is None else self.max_steps}
+        if own is None:
+            def own(fits):
+                return {"weights": np.broadcast_to(self.weights, (len(fits), len(self.weights)))}
         if self.objective.name != "lad":
-            return minimise(self.problem(), optimizer, starts, weights, **how, progress=progress)
+            return minimise(self.problem(), optimizer, starts, own, **how, progress=progress)
         for corner in corners:
             last = progress if corner == corners[-1] else None
-            ends = minimise(self.problem(corner), optimizer, starts, weights, **how, progress=last)
+            ends = minimise(self.problem(corner), optimizer, starts, own, **how, progress=last)
             starts = ends.points
         return ends
 

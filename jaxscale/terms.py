@@ -2,7 +2,7 @@
 
 E, A and B of Chinchilla's law do; so does N_c, which enters as N_c^alpha_N. It is found by evaluating the law, so it
 need not be declared. A fit uses it twice: given the other constants the scaling ones follow in closed form (`starts`),
-and the size of a term where the data lie is a far better coordinate than the constant itself (`minimise.Problem`).
+and the size of a term where the data lie is a far better coordinate than the constant itself (`problem.Problem`).
 """
 
 import functools

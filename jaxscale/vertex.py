@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from jaxscale.minimise import rows
+from jaxscale.problem import rows
 
 CORNERS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)  # of the median output; times 1 for log residuals
 

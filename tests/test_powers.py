@@ -9,7 +9,7 @@ from user_laws import BatchChinchilla, OverTrained, StepsToLoss
 
 import jaxscale as jsc
 from jaxscale import laws
-from jaxscale.minimise import look
+from jaxscale.problem import look
 from jaxscale.task import make_task
 
 SUMS = {laws.Chinchilla: {}, laws.KaplanNS: {}, laws.KaplanN: {}, OverTrained: {}, laws.PowerLaw: {"x": "N"},
