@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from jaxscale import uncertainty, vertex
-from jaxscale.certificate import Certificate, certify, check_identifiable
+from jaxscale.certificate import AGREES, Certificate, certify, check_identifiable
 from jaxscale.errors import FitError, InputError
 from jaxscale.laws.base import as_floats, from_unconstrained
 from jaxscale.problem import look, rows, thetas_of
 from jaxscale.report import report
+from jaxscale.starts import corner
 from jaxscale.task import Task, make_task
 
 STARTS = 16  # of the global search that are followed to their ends
@@ -75,12 +76,15 @@ class Fit:
                              f"{self.errors}): fit again with errors='sandwich' or 'bootstrap'.")
         return uncertainty.draw(self.law, spread, self.facts["ranges"], draws, seed)
 
-    def bootstrap(self, draws=1000, seed=0, progress=None):
-        """Refit to tables in which whole runs are resampled, each from this fit's optimum -> `Bootstrap`.
+    def bootstrap(self, draws=1000, seed=0, progress=None, starts="global"):
+        """Refit to tables in which whole runs are resampled -> `Bootstrap`.
 
-        Multinomial counts of runs from 30 runs on, Dirichlet weights below; draws that do not converge are left out
-        and counted. Raises InputError for a fit read from a file, which has no runs.
+        Each draw has a global search of its own, and this fit's optimum as a start besides; `starts="warm"`: that
+        alone. Multinomial counts of runs from 30 runs on, Dirichlet weights below; draws that do not converge are left
+        out and counted. Raises InputError for a fit read from a file, which has no runs.
         """
+        if starts not in ("global", "warm"):
+            raise InputError(f"starts= must be 'global' or 'warm', not {starts!r}.")
         if self.task is None:
             raise InputError("a bootstrap needs the runs, and a fit read from a file has none: fit the table again and "
                              "call bootstrap on that fit.")
@@ -89,7 +93,7 @@ class Fit:
         if self.task.run_count < 2:
             raise InputError("a bootstrap needs at least 2 runs to resample, and all rows are of one: name the column "
                              "of run ids with run= (--column run=...) if they are not.")
-        return _bootstrap(self.task, self.point, draws, seed, progress)
+        return _bootstrap(self.task, self.point, draws, seed, progress, starts)
 
     def save(self, path):
         """Write the fit as JSON, atomically, never over the table it was fitted to. `load_fit` reads it back."""
@@ -98,7 +102,7 @@ class Fit:
         save_fit(self, path)
 
 
-def _bootstrap(task, point, draws, seed, progress=None):
+def _bootstrap(task, point, draws, seed, progress=None, starts="global"):
     task = dataclasses.replace(task, optimizer=None)  # every draw to its end, whatever found the optimum
     run, runs = task.run, task.run_count
     counts = uncertainty.resampled_counts(runs, draws, seed)
@@ -107,16 +111,40 @@ def _bootstrap(task, point, draws, seed, progress=None):
     spread = np.sqrt(np.where(precision > 0, (task.phi or 0.0) / np.where(precision > 0, precision, 1.0), 0.0))
     means = mean + spread * np.random.default_rng([seed, 1]).standard_normal((draws, len(mean)))
     with jax.enable_x64(True):
-        ends = task.solve(np.repeat(point[None], draws, axis=0), lambda draw: {
-            "weights": task.weights * counts[draw][:, run], "prior_mean": means[draw]}, vertex.CORNERS[:4], progress)
-        theta = np.asarray(thetas_of(task.problem(), ends.points))
-    kept = ends.done & np.all(np.isfinite(ends.points), axis=1)
-    if not np.any(kept):
-        raise FitError(f"none of the {draws} bootstrap draws converged: the table cannot carry this law's "
-                       f"{len(task.groups)} constants; hold some with fix=.")
+        begin = np.tile(point, (draws, 1, 1))  # [draws, starts, q]
+        if starts == "global":
+            begin = np.concatenate([begin, _searched(task, point, counts)], axis=1)
+        each = begin.shape[1]
+
+        def own(fits):
+            return {"weights": task.weights * counts[fits // each][:, run], "prior_mean": means[fits // each]}
+
+        ends = task.solve(begin.reshape(draws * each, -1), own, vertex.CORNERS[:4],
+                          progress and (lambda ended: progress(ended / each)))
+        values = np.where(ends.done & np.all(np.isfinite(ends.points), axis=1), ends.values, np.inf)
+        values = values.reshape(draws, each)
+        best = np.argmin(values, axis=1)
+        least = values[np.arange(draws), best]
+        kept = np.isfinite(least)
+        if not np.any(kept):
+            raise FitError(f"none of the {draws} bootstrap draws converged: the table cannot carry this law's "
+                           f"{len(task.groups)} constants; hold some with fix=.")
+        agree = np.sum(values <= least[:, None] * (1 + AGREES), axis=1)
+        theta = np.asarray(thetas_of(task.problem(), ends.points[np.arange(draws) * each + best]))
     how = "runs multinomially" if runs >= 30 else "runs by Dirichlet weights"
     law = _law(task, theta[kept])
-    return uncertainty.Bootstrap(law, float(1 - kept.mean()), f"{runs} {how}, {draws} draws")
+    return uncertainty.Bootstrap(law, float(1 - kept.mean()), f"{runs} {how}, {draws} draws",
+                                 float(np.mean(agree[kept] > 1)) if each > 1 else math.nan)
+
+
+def _searched(task, point, counts, count=2):
+    """Starts [draws, count, q] of each draw's own search; rows far outside the corner at the optimum weigh less."""
+    residuals = np.abs(np.asarray(rows(task.problem(), point).residuals))
+    robust = np.minimum(1.0, corner(task.objective, task.observed) / np.maximum(residuals, 1e-300))
+    weights = task.weights * robust
+    draws, block = len(counts), min(len(counts), 512)  # in blocks of one size, which bounds the memory
+    blocks = [np.arange(i, i + block) % draws for i in range(0, draws, block)]
+    return np.concatenate([task.starts_each(weights * counts[of][:, task.run], count) for of in blocks])[:draws]
 
 
 def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bounds=None, weights=None, x=None,

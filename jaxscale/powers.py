@@ -127,11 +127,11 @@ def _assembly(terms, others, columns, slopes):
     gradient = [[(k, 1, ())] + [(terms + j, sign, (u,)) for of, j, u, sign in slopes if of == k] for k in range(terms)]
     outer = np.zeros((m, m, len(pairs), len(products)))
     bent = np.zeros((m, m, terms, len(products)))
-    for k, l in itertools.product(range(terms), repeat=2):
-        for (a, sign_a, one), (b, sign_b, two) in itertools.product(gradient[k], gradient[l]):
+    for k, other in itertools.product(range(terms), repeat=2):
+        for (a, sign_a, one), (b, sign_b, two) in itertools.product(gradient[k], gradient[other]):
             product = products[tuple(sorted(one + two))]
-            outer[a, b, pairs.index((min(k, l), max(k, l))), product] += sign_a * sign_b
-            if k == l:
+            outer[a, b, pairs.index((min(k, other), max(k, other))), product] += sign_a * sign_b
+            if k == other:
                 bent[a, b, k, product] += sign_a * sign_b
     return outer.reshape(m * m, -1), bent.reshape(m * m, -1)
 
@@ -160,7 +160,7 @@ def sweep(known, tau, nu, log_centre, target, weights, log, scale, delta, overes
         exact = inside - slope
     else:
         slope, reweighted, exact = slope * output, reweighted * output**2, inside * output**2
-    squares = [shares[k] * shares[l] for k, l in _pairs(terms)]
+    squares = [shares[a] * shares[b] for a, b in _pairs(terms)]
     rows = [*(reweighted * s for s in squares), *(exact * s for s in squares), *(slope * s for s in shares)]
     sums = jnp.stack(rows) @ known.products
     cautious, whole, pull = sums[:len(squares)], sums[len(squares):-terms], sums[-terms:]

@@ -16,6 +16,8 @@ from jaxscale.objectives import huber_value, side_weight
 from jaxscale.terms import scaling_constants, unit_terms
 
 ROWS = 384  # rows that the search looks at: enough to rank starts
+EACH = 256  # points that many weightings are each searched on
+APART = 0.04  # of the range searched, between two starts
 _POINTS = {0: 1, 1: 64, 2: 256, 3: 1024}  # points searched, by how many constants are searched; 4096 for more
 
 
@@ -27,6 +29,17 @@ def _low_discrepancy(points, dimension):
     return (0.5 + np.arange(1, points + 1)[:, None] * phi ** -np.arange(1.0, dimension + 1)) % 1.0
 
 
+def _amplitudes(gram, aim, signed):
+    """Non-negative least squares of terms of size 1 by coordinate descent; `signed` ones may be negative."""
+    def descend(_, amplitude):
+        for k in range(len(signed)):
+            best = amplitude[k] + aim[k] - jnp.sum(gram[k] * amplitude, axis=0)
+            amplitude = amplitude.at[k].set(best if signed[k] else jnp.maximum(best, 0.0))
+        return amplitude
+
+    return jax.lax.fori_loop(0, 60, descend, jnp.zeros_like(aim))
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _project(Law, scaling, searched, observed, inputs, weights):
     """Constants at one searched point, the scaling ones by non-negative least squares of relative residuals."""
@@ -35,21 +48,47 @@ def _project(Law, scaling, searched, observed, inputs, weights):
     rest, basis, power = unit_terms(Law, scaling, searched, observed, inputs)
     size = jnp.sqrt((basis**2) @ weights)
     basis = basis / size[:, None]
-    gram, aim = (basis * weights) @ basis.T, (basis * weights) @ (1 - rest)
-    signed = jnp.array([Law.constants[name].lower < 0 for name in scaling])
-
-    def descend(_, amplitude):
-        for k in range(len(scaling)):
-            best = amplitude[k] + (aim[k] - gram[k] @ amplitude)
-            amplitude = amplitude.at[k].set(jnp.where(signed[k], best, jnp.maximum(best, 0.0)))
-        return amplitude
-
-    amplitude = jax.lax.fori_loop(0, 60, descend, jnp.zeros(len(scaling)))
+    signed = np.array([Law.constants[name].lower < 0 for name in scaling])
+    amplitude = _amplitudes((basis * weights) @ basis.T, (basis * weights) @ (1 - rest), signed)
     # A term switched off has no gradient to come back by: it starts at a thousandth of the whole.
     amplitude = jnp.where(signed, amplitude, jnp.maximum(amplitude, 1e-3 * jnp.sqrt(jnp.sum(weights)))) / size
     solved = {name: jnp.where(signed[k], amplitude[k], jnp.abs(amplitude[k]) ** (1 / power[k]))
               for k, name in enumerate(scaling)}
     return searched | solved
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _score_each(Law, scaling, grid, observed, inputs, weights):
+    """Weighted squares of relative residuals [points, draws] at each searched point, terms at their best size."""
+    signed = np.array([Law.constants[name].lower < 0 for name in scaling], bool)
+    pairs = np.array(np.triu_indices(len(scaling)))
+
+    def one(point):
+        rest, basis, _ = unit_terms(Law, scaling, point, observed, inputs)
+        left = 1 - rest
+        products = jnp.concatenate([basis[pairs[0]] * basis[pairs[1]], basis * left, (left**2)[None]])
+        sums = products @ weights.T  # [.., draws]
+        squares, aim = sums[:len(pairs[0])], sums[len(pairs[0]):-1]
+        gram = jnp.zeros((len(scaling), len(scaling), weights.shape[0]))
+        gram = gram.at[pairs[0], pairs[1]].set(squares).at[pairs[1], pairs[0]].set(squares)
+        size = jnp.sqrt(jnp.diagonal(gram).T)
+        gram, aim = gram / (size[:, None] * size), aim / size
+        amplitude = _amplitudes(gram, aim, signed)
+        value = sums[-1] - 2 * jnp.sum(amplitude * aim, axis=0) + jnp.einsum("kd,kld,ld->d", amplitude, gram, amplitude)
+        return jnp.where(jnp.isfinite(value), value, jnp.inf)
+
+    return jax.lax.map(one, grid)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _project_each(Law, scaling, points, observed, inputs, weights):
+    """Unconstrained constants [draws, count, p] at the points [draws, count] chosen for each weighting."""
+    def one(of):
+        points, weights = of
+        return jax.vmap(lambda point: to_unconstrained(
+            Law(**_project(Law, scaling, point, observed, inputs, weights))))(points)
+
+    return jax.lax.map(one, (points, weights), batch_size=16)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -72,9 +111,46 @@ def find_starts(Law, objective, inputs, observed, weights, held, count):
       inputs: arrays [n], one an input of the law; `observed` and `weights` [n].
       held: dict of the constants that keep a given value.
     """
-    if len(observed) > ROWS:
-        chosen = np.sort(np.random.default_rng(0).choice(np.flatnonzero(weights), ROWS))
-        inputs, observed, weights = tuple(x[chosen] for x in inputs), observed[chosen], weights[chosen]
+    scaling, cube, grid = _searched(Law, held)
+    inputs, observed, weights = _fewer(inputs, observed, weights)
+    theta, value = map(np.asarray, _score(Law, scaling, objective.log, grid, observed, inputs, weights,
+                                          corner(objective, observed), objective.overestimate))
+    chosen = []
+    for i in np.argsort(value, kind="stable"):
+        if len(chosen) == count or not np.isfinite(value[i]):
+            break
+        if all(np.max(np.abs(cube[i] - cube[j]), initial=0.0) > APART for j in chosen):
+            chosen.append(i)
+    return theta[chosen]
+
+
+def find_starts_each(Law, inputs, observed, weights, held, count):
+    """The best starts of many weightings [draws, n] of one table: unconstrained constants [draws, count, p].
+
+    The points of the search are the same for all, and so are the products of the law's terms there: what is left for
+    each weighting is one matrix product and a small non-negative least squares. Ranked by squares of relative
+    residuals; weigh rows far outside a robust objective's corner down beforehand. Of a large search, the EACH best
+    points for the mean weighting are looked at.
+    """
+    scaling, cube, grid = _searched(Law, held)
+    inputs, observed, weights = _fewer(inputs, observed, weights)
+    if len(cube) > EACH:
+        mean = _score_each(Law, scaling, grid, observed, inputs, weights.mean(axis=0, keepdims=True))
+        best = np.argsort(np.asarray(mean)[:, 0], kind="stable")[:EACH]
+        cube, grid = cube[best], {name: values[best] for name, values in grid.items()}
+    value = np.array(_score_each(Law, scaling, grid, observed, inputs, weights))  # [points, draws]
+    near = np.max(np.abs(cube[:, None] - cube), axis=-1, initial=0.0) <= APART
+    found = []
+    for _ in range(count):
+        best = np.argmin(value, axis=0)
+        found.append(best)
+        value[near[best].T] = np.inf
+    chosen = {name: values[np.stack(found, axis=1)] for name, values in grid.items()}
+    return np.asarray(_project_each(Law, scaling, chosen, observed, inputs, weights))
+
+
+def _searched(Law, held):
+    """The constants that follow in closed form, and the points of the search: in the unit cube, and as constants."""
     scaling = scaling_constants(Law, frozenset(held))
     searched = [name for name in Law.constants if name not in held and name not in scaling]
     cube = _low_discrepancy(_POINTS.get(len(searched), 4096), len(searched))  # [points, searched]
@@ -83,19 +159,19 @@ def find_starts(Law, objective, inputs, observed, weights, held, count):
         low, high = Law.constants[name].search
         grid[name] = low * (high / low) ** column if low > 0 else low + (high - low) * column
     grid |= {name: np.full(len(cube), float(value)) for name, value in held.items()}
-    grid |= {name: np.zeros(len(cube)) for name in scaling}
-    theta, value = map(np.asarray, _score(Law, scaling, objective.log, grid, observed, inputs, weights,
-                                          _corner(objective, observed), objective.overestimate))
-    chosen = []
-    for i in np.argsort(value, kind="stable"):
-        if len(chosen) == count or not np.isfinite(value[i]):
-            break
-        if all(np.max(np.abs(cube[i] - cube[j]), initial=0.0) > 0.04 for j in chosen):
-            chosen.append(i)
-    return theta[chosen]
+    return scaling, cube, grid | {name: np.zeros(len(cube)) for name in scaling}
 
 
-def _corner(objective, observed):
+def _fewer(inputs, observed, weights):
+    """At most ROWS rows, of those that have a weight."""
+    if len(observed) <= ROWS:
+        return inputs, observed, weights
+    heavy = np.flatnonzero(np.any(weights.reshape(-1, len(observed)), axis=0))
+    chosen = np.sort(np.random.default_rng(0).choice(heavy, ROWS))
+    return tuple(x[chosen] for x in inputs), observed[chosen], weights[..., chosen]
+
+
+def corner(objective, observed):
     """The corner to rank starts with: absolute deviations are ranked with theirs rounded."""
     if objective.name != "lad":
         return objective.delta

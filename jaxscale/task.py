@@ -17,7 +17,7 @@ from jaxscale.powers import power_sum
 from jaxscale.problem import Problem, free_of
 from jaxscale.runs import Runs
 from jaxscale.solver import damped_newton
-from jaxscale.starts import find_starts
+from jaxscale.starts import find_starts, find_starts_each
 from jaxscale.terms import scaling_constants
 
 
@@ -120,6 +120,13 @@ class Task:
         theta = find_starts(self.Law, self.objective, self.inputs, self.observed, self.weights, self.held, count)
         problem = self.problem()
         return np.clip(np.asarray(free_of(problem, theta)), problem.lower, problem.upper)
+
+    def starts_each(self, weights, count):
+        """Free coordinates [draws, count, q] of the best places for many weightings [draws, n] of the rows."""
+        theta = find_starts_each(self.Law, self.inputs, self.observed, weights, self.held, count)
+        problem = self.problem()
+        points = np.asarray(free_of(problem, theta.reshape(-1, theta.shape[-1])))
+        return np.clip(points, problem.lower, problem.upper).reshape(*theta.shape[:2], -1)
 
     def solve(self, starts, own=None, corners=vertex.CORNERS, progress=None):
         """`Ends` from every start; absolute deviations through shrinking corners. `own` as `minimise` takes it."""

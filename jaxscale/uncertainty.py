@@ -99,12 +99,13 @@ class Bootstrap:
     """Laws fitted to tables in which whole runs were resampled.
 
     `law` carries the draws on its leading axis (those that failed left out); `failed` is their share; `scheme` says
-    how runs were drawn.
+    how runs were drawn; `confirmed` is the share of draws whose best end was reached from two starts or more.
     """
 
     law: object
     failed: float
     scheme: str
+    confirmed: float = math.nan
 
     def __repr__(self):
         return f"Bootstrap of {type(self.law).__name__}: {self.scheme}, {self.failed:.1%} failed"

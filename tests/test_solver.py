@@ -197,7 +197,7 @@ def run(task, starts, weights, **options):
     options = {"optimizer": damped_newton(), "second_order": True, "max_steps": 500} | options
 
     def own(fits):
-        return {"weights": weights[fits] if np.ndim(weights) == 2 else np.broadcast_to(weights, (len(fits), len(weights)))}
+        return {"weights": np.broadcast_to(weights, (len(starts), len(task.weights)))[fits]}
 
     return many.minimise(task.problem(), options.pop("optimizer"), starts, own, **options)
 
