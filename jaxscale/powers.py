@@ -142,14 +142,17 @@ def sweep(known, tau, nu, log_centre, target, weights, log, scale, delta, overes
     All sums over rows are one matrix product, of weights times shares [.., n] with the fixed products [n, ..].
     """
     terms, others, m = len(tau), len(nu), len(tau) + len(nu)
-    exponents = [tau[k] + (0.0 if known.level is None else known.level[:, k]) + sum(
-        (sign * nu[j] * known.columns[:, u] for of, j, u, sign in known.slopes if of == k), jnp.zeros_like(target))
-        for k in range(terms)]
-    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, exponents))
-    powers = [jnp.exp(exponent - top) for exponent in exponents]
-    total = sum(powers)
-    shares = [power / total for power in powers]
-    log_output = jnp.log(total) + top + log_centre
+    powers = []
+    for k in range(terms):
+        exponent = tau[k] if known.level is None else tau[k] + known.level[:, k]
+        for of, j, u, sign in known.slopes:
+            exponent = exponent + sign * nu[j] * known.columns[:, u] if of == k else exponent
+        powers.append(jnp.exp(exponent))
+    # Nothing keeps an exp from overflowing: that is a place no solver stays at. Behind the barrier XLA computes each
+    # once, not again in each of its many uses.
+    powers, total = jax.lax.optimization_barrier((powers, sum(powers) + jnp.zeros_like(target)))
+    shares = [power * (1 / total) for power in powers]
+    log_output = jnp.log(total) + log_centre
     output = None if log else jnp.exp(log_output)
     r = log_output - target if log else output - target
     side = scale * weights * side_weight(r, overestimate)

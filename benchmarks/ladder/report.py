@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
-from forecast import SETS, WARM_UP, fitted, predicted
+from forecast import LAWS, SCORED_FROM, SETS, SHIFTED, fitted, predicted
 
 from jaxscale import laws, recipes
 from jaxscale.files import write_atomically
@@ -24,7 +24,8 @@ HERE = Path(__file__).parent
 SCANNED = 6144  # N of the contour scan
 TITLES = {"mix": "training mix", "prose": "another kind of text"}
 KINDS = {"gradient": "tr Σ / |G|²", "hessian": "tr HΣ / GᵀHG", "gauss_newton": "the same, Gauss-Newton"}
-RIVALS = ("L(N, S, B)", "L(N, S), batch-blind", "Chinchilla L(N, D)", "shifted curve")
+OURS, RIVALS = "L(N, S, B)", (*LAWS, SHIFTED)
+SCANNED_FROM = 200  # steps: twice the warm-up
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 150,
                      "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False})
 
@@ -39,7 +40,7 @@ def colours(values, name="viridis"):
 
 
 def scan_of(grid):
-    return recipes.contour_scan(grid[(grid["N"] == SCANNED) & (grid["S"] >= WARM_UP)])
+    return recipes.contour_scan(grid[(grid["N"] == SCANNED) & (grid["S"] >= SCANNED_FROM)])
 
 
 def scan_figure(scan, law, noise):
@@ -84,16 +85,16 @@ def forecast_figure(grid, target, forecast):
     colour = colours(grid["N"].unique())
     for row, (name, column) in zip(axes, SETS.items(), strict=True):
         law = laws.KaplanNSB(**forecast["sets"][name]["constants"])
-        own = rows.assign(**{key: forecast["sets"][name][key] for key in ("L(N, S, B)", "low", "high")})
+        own = rows.assign(**{key: forecast["sets"][name][key] for key in (OURS, "low", "high")})
         for axis, B in zip(row, batches, strict=True):
-            part = grid[(grid["B"] == B) & (grid["seed"] == 0) & (grid["S"] >= WARM_UP)]
+            part = grid[(grid["B"] == B) & (grid["seed"] == 0) & (grid["S"] >= SCORED_FROM)]
             for N, curve in part.groupby("N"):
                 axis.plot(curve["S"], curve[column], ".", ms=3, color=colour[N], label=thousands(N))
                 axis.plot(curve["S"], np.asarray(law(float(N), curve["S"].to_numpy(float), float(B))), lw=0.8,
                           color=colour[N])
-            here, seen = own[own["B"] == B], target[(target["B"] == B) & (target["S"] >= WARM_UP)]
+            here, seen = own[own["B"] == B], target[(target["B"] == B) & (target["S"] >= SCORED_FROM)]
             axis.fill_between(here["S"], here["low"], here["high"], color="tab:red", alpha=0.2, lw=0)
-            axis.plot(here["S"], here["L(N, S, B)"], color="tab:red", lw=1.2, label="forecast before training, 80%")
+            axis.plot(here["S"], here[OURS], color="tab:red", lw=1.2, label="forecast before training, 80%")
             axis.plot(seen["S"], seen[column], "o", ms=3, mfc="none", color="black",
                       label=f"what happened, {thousands(target['N'].iloc[0])}")
             axis.set(xscale="log", title=f"B = {B} bytes" if name == "mix" else None, xlabel="steps")
@@ -126,8 +127,8 @@ def error_figure(tables):
     for axis, (name, own) in zip(axes, tables.items(), strict=True):
         for rival, style in zip(RIVALS, ("-", "--", ":", "-."), strict=True):
             for B, part in own.groupby("B"):
-                progress = (part["S"] - WARM_UP) / (part["S"].max() - WARM_UP)
-                axis.plot(progress, 100 * (part[rival] / part["truth"] - 1), style, lw=1.4 if rival == RIVALS[0] else 1,
+                progress = (part["S"] - SCORED_FROM) / (part["S"].max() - SCORED_FROM)
+                axis.plot(progress, 100 * (part[rival] / part["truth"] - 1), style, lw=1.4 if rival == OURS else 1,
                           color=colours(own["B"].unique(), "plasma")[B],
                           label=f"{rival}, B = {B}" if name == "mix" else None)
         axis.axhline(0, color="black", lw=0.6)
@@ -188,27 +189,34 @@ def score_table(tables, grid):
                 yield (f"| {name} | {rival} | {B} | {np.nanmedian(size):.2%} | {np.nanmax(size):.2%} | "
                        f"{np.nanmean(error):+.2%} | {np.nanmedian(share):.0%} |")
         inside = ((own["low"] <= own["truth"]) & (own["truth"] <= own["high"])).mean()
-        yield f"| {name} | 80% interval of L(N, S, B): holds {inside:.0%} of the rows | | | | | |"
+        yield f"| {name} | 80% interval of {OURS}: holds {inside:.0%} of the rows | | | | | |"
 
 
 def progress_table(tables):
     yield "| test set | share of the run after warm-up | median error | worst |"
     yield "|---|---|---|---|"
     for name, own in tables.items():
-        progress = own.groupby("B")["S"].transform(lambda S: np.log(S / WARM_UP) / np.log(S.max() / WARM_UP))
-        error = np.abs(np.log(own[RIVALS[0]] / own["truth"]))
+        run = np.log(own["S"] / SCORED_FROM)
+        progress = run / run.groupby(own["B"]).transform("max")
+        error = np.abs(np.log(own[OURS] / own["truth"]))
         for low, high in ((0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.01)):
             part = error[(progress >= low) & (progress < high)]
             yield f"| {name} | {low:.0%} .. {min(high, 1):.0%} of log steps | {part.median():.2%} | {part.max():.2%} |"
 
 
-def remarks(grid, target, forecast):
-    """How far seeds differ, and how well the law's form could do."""
-    seeds = grid[grid["S"] >= WARM_UP].pivot_table(index=["N", "B", "S"], columns="seed", values="loss").dropna()
+def remarks(whole, grid, target, forecast):
+    """How far seeds differ, what a layer does, and how well the law's form could do."""
+    deeper = whole[(whole["layers"] == 3) & (whole["S"] >= SCORED_FROM)]
+    two = grid[grid["N"] == grid["N"].max()].merge(deeper, on=["B", "S"], suffixes=("", "_deeper"))
+    shape = np.log(two["loss_deeper"] / two["loss"])
+    sizes = [int(part["N"].iloc[0]) for part in (deeper, two)]
+    yield (f"Three layers of width 80 (N = {sizes[0]}) against two of width 96 (N = {sizes[1]}): the "
+           f"loss is {shape.mean():+.2%} on average after step {SCORED_FROM}, {shape.iloc[-1]:+.2%} at the last one.\n")
+    seeds = grid[grid["S"] >= SCORED_FROM].pivot_table(index=["N", "B", "S"], columns="seed", values="loss").dropna()
     yield (f"Two seeds: one run's standard deviation is {np.log(seeds[0] / seeds[1]).std() / 2**0.5:.2%} "
            f"({len(seeds)} rows).")
-    refit = fitted(laws.KaplanNSB, pd.concat([grid, target]), "loss", **forecast["chosen"])
-    after = target[target["S"] >= WARM_UP]
+    refit = fitted(OURS, pd.concat([grid, target]), "loss", *forecast["chosen"][OURS])
+    after = target[target["S"] >= SCORED_FROM]
     miss = np.abs(np.log(predicted(refit, after) / after["loss"]))
     yield (f"\nFitted to the target too, the law still misses the target's rows by a median of {miss.median():.2%} and "
            f"{miss.max():.2%} at worst: so much of the error is its form.")
@@ -218,7 +226,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     results = parser.parse_args().results
-    grid, noise, target = (pd.read_csv(results / f"{name}.csv") for name in ("grid", "grid-noise", "target"))
+    whole, noise, target = (pd.read_csv(results / f"{name}.csv") for name in ("grid", "grid-noise", "target"))
+    grid = whole[whole["layers"] == target["layers"].iloc[0]]  # another depth is another family
     forecast = json.loads((results / "forecast.json").read_text())
     law = laws.KaplanNSB(**forecast["sets"]["mix"]["constants"])
     scan = scan_of(grid)
@@ -228,16 +237,18 @@ def main():
     (HERE / "figures").mkdir(exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(HERE / "figures" / f"{name}.png")
-    tested = pd.DataFrame(forecast["back-tests"]).to_string(index=False, float_format="%.4f")
+    tested = pd.DataFrame(forecast["back-tests"])
+    tested = tested.groupby(["law", "skipped", "smallest"])[["median", "worst", "mean"]].mean()
     lines = ["# The ladder in numbers", "",
              "Written by `python benchmarks/ladder/report.py benchmarks/ladder/results`.", "",
              "## Contours", "", *scan_table(scan, law), "",
              "## Noise scales", "", *noise_table(noise, scan, law), "",
              "## Forecast of the target", "", *score_table(tables, grid), "", *progress_table(tables), "",
-             *remarks(grid, target, forecast), "",
+             *remarks(whole, grid, target, forecast), "",
              "## Constants of the forecast", "", "```",
              *(f"{name}: {forecast['sets'][name]['constants']}" for name in SETS), "```", "",
-             "## Back-tests before the forecast", "", "```", tested, "```", ""]
+             "## Back-tests before the forecast, means of three", "",
+             "```", tested.to_string(float_format="%.4f"), "```", ""]
     write_atomically(results / "report.md", "\n".join(lines))
     print("\n".join(lines))
 
