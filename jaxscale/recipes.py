@@ -40,8 +40,12 @@ class ContourScan:
 
     @property
     def noise_scale(self):
-        """[k] the local dE_min/dS_min between neighbouring levels: what a gradient noise scale measures."""
-        return self.B_crit * np.gradient(np.log(self.E_min), np.log(self.S_min))
+        """[k] the local dE_min/dS_min, what a gradient noise scale measures: by a parabola of log E_min in log S_min.
+
+        Neighbouring levels share their runs' noise, so that their own differences say little.
+        """
+        x, y = np.log(self.S_min), np.log(self.E_min)
+        return self.B_crit * np.polyval(np.polyder(np.polyfit(x - x.mean(), y, min(2, len(x) - 1))), x - x.mean())
 
     def bootstrap(self, draws=1000, seed=0):
         """The scan of `draws` tables in which whole runs were resampled: its arrays get a leading axis [draws].

@@ -20,11 +20,11 @@ from jaxscale.files import write_atomically
 matplotlib.use("agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
-HERE = Path(__file__).parent
 SCANNED = 6144  # N of the contour scan
 TITLES = {"mix": "training mix", "prose": "another kind of text"}
 KINDS = {"gradient": "tr Σ / |G|²", "hessian": "tr HΣ / GᵀHG", "gauss_newton": "the same, Gauss-Newton"}
 OURS, RIVALS = "L(N, S, B)", (*LAWS, SHIFTED)
+STEPS = (500, 1000, 2000, 4000, 8000)
 SCANNED_FROM = 200  # steps: twice the warm-up
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 150,
                      "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False})
@@ -67,20 +67,20 @@ def scan_figure(scan, law, noise):
     for (kind, label), mark in zip(KINDS.items(), "xv^", strict=True):
         scale = own[f"{kind}_noise"] / own[f"{kind}_signal"].where(own[f"{kind}_signal"] > 0)
         right.plot(own["loss"], scale, mark, ms=5, alpha=0.7, label=f"measured {label}")
-    right.set(xscale="log", yscale="log", xlabel="loss, nats a byte", ylabel="bytes", ylim=(200, 1e5),
+    right.set(xscale="log", yscale="log", xlabel="loss, nats a byte", ylabel="bytes", ylim=(100, 1e5),
               title=f"Critical batch size and noise scales, N = {thousands(SCANNED)}")
     right.invert_xaxis()
     ticks = [x for x in (2.2, 2.4, 2.6, 2.8, 3.0, 3.2) if L.min() < x < L.max()]
     right.set_xticks(ticks, [f"{x}" for x in ticks])
     right.minorticks_off()
-    right.legend(fontsize=7)
+    right.legend(fontsize=7, loc="lower left", ncols=2)
     return figure
 
 
 def forecast_figure(grid, target, forecast):
     """Small runs, the law through them, and the forecast of the target against what happened."""
     batches = sorted(target["B"].unique())
-    figure, axes = plt.subplots(2, len(batches), figsize=(11, 6.5), layout="constrained", sharey="row")
+    figure, axes = plt.subplots(2, len(batches), figsize=(12, 6.5), layout="constrained", sharey="row")
     rows = pd.DataFrame(forecast["rows"])
     colour = colours(grid["N"].unique())
     for row, (name, column) in zip(axes, SETS.items(), strict=True):
@@ -89,17 +89,21 @@ def forecast_figure(grid, target, forecast):
         for axis, B in zip(row, batches, strict=True):
             part = grid[(grid["B"] == B) & (grid["seed"] == 0) & (grid["S"] >= SCORED_FROM)]
             for N, curve in part.groupby("N"):
-                axis.plot(curve["S"], curve[column], ".", ms=3, color=colour[N], label=thousands(N))
-                axis.plot(curve["S"], np.asarray(law(float(N), curve["S"].to_numpy(float), float(B))), lw=0.8,
-                          color=colour[N])
+                used = N >= forecast["chosen"][OURS][1]
+                axis.plot(curve["S"], curve[column], ".", ms=3, color=colour[N],
+                          label=thousands(N) + ("" if used else ", not fitted"))
+                axis.plot(curve["S"], np.asarray(law(float(N), curve["S"].to_numpy(float), float(B))),
+                          "-" if used else ":", lw=0.8, color=colour[N])
             here, seen = own[own["B"] == B], target[(target["B"] == B) & (target["S"] >= SCORED_FROM)]
             axis.fill_between(here["S"], here["low"], here["high"], color="tab:red", alpha=0.2, lw=0)
             axis.plot(here["S"], here[OURS], color="tab:red", lw=1.2, label="forecast before training, 80%")
             axis.plot(seen["S"], seen[column], "o", ms=3, mfc="none", color="black",
                       label=f"what happened, {thousands(target['N'].iloc[0])}")
             axis.set(xscale="log", title=f"B = {B} bytes" if name == "mix" else None, xlabel="steps")
+            axis.set_xticks(STEPS, [f"{step:g}" for step in STEPS])
+            axis.minorticks_off()
         row[0].set_ylabel(f"loss, {TITLES[name]}")
-    axes[0][-1].legend(fontsize=7, loc="upper right")
+    figure.legend(*axes[0][-1].get_legend_handles_labels(), fontsize=8, loc="outside right center")
     return figure
 
 
@@ -185,9 +189,10 @@ def score_table(tables, grid):
                 here = np.ones(len(own), bool) if B == "all" else (own["B"] == B).to_numpy()
                 error = np.log(own[rival] / own["truth"]).to_numpy()[here]
                 share = np.abs(error / change[here])
-                size = np.abs(error)
-                yield (f"| {name} | {rival} | {B} | {np.nanmedian(size):.2%} | {np.nanmax(size):.2%} | "
-                       f"{np.nanmean(error):+.2%} | {np.nanmedian(share):.0%} |")
+                size, told = np.abs(error), np.isfinite(share)
+                if not np.all(np.isnan(error)):
+                    yield (f"| {name} | {rival} | {B} | {np.nanmedian(size):.2%} | {np.nanmax(size):.2%} | "
+                           f"{np.nanmean(error):+.2%} | {f'{np.median(share[told]):.0%}' if told.any() else ''} |")
         inside = ((own["low"] <= own["truth"]) & (own["truth"] <= own["high"])).mean()
         yield f"| {name} | 80% interval of {OURS}: holds {inside:.0%} of the rows | | | | | |"
 
@@ -234,9 +239,9 @@ def main():
     tables = {name: compared(target, forecast, name) for name in SETS}
     figures = {"contours": scan_figure(scan, law, noise), "forecast": forecast_figure(grid, target, forecast),
                "errors": error_figure(tables)}
-    (HERE / "figures").mkdir(exist_ok=True)
+    (results.parent / "figures").mkdir(exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(HERE / "figures" / f"{name}.png")
+        figure.savefig(results.parent / "figures" / f"{name}.png")
     tested = pd.DataFrame(forecast["back-tests"])
     tested = tested.groupby(["law", "skipped", "smallest"])[["median", "worst", "mean"]].mean()
     lines = ["# The ladder in numbers", "",
