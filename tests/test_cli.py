@@ -236,8 +236,8 @@ def test_the_table_chooses_the_law(table, tmp_path, asked, run):
 
 
 def test_the_example(document):
-    code, said = document("fit", "--example", "--law", "chinchilla", "--errors", "none")
-    assert code == 0 and said["points"] == 640 and said["standard_errors"]["A"] is None
+    code, said = document("fit", "--example", "ladder", "--law", "chinchilla", "--errors", "none")
+    assert code == 0 and said["points"] == len(jsc.datasets.ladder()) and said["standard_errors"]["A"] is None
 
 
 @pytest.mark.parametrize("options, question", [
