@@ -33,7 +33,7 @@ def __getattr__(name):
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("jaxscale")
+        return globals().setdefault("__version__", version("jaxscale"))
     raise AttributeError(f"module 'jaxscale' has no attribute {name!r}")
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 
 from jaxscale.errors import FitError
-from jaxscale.problem import rows
 
 AGREES = 1e-8  # relative excess of the objective at which a start counts as having found the same optimum
 
@@ -57,9 +56,9 @@ def _decrement(gradient, curvature):
     return 0.5 * float(np.sum((vectors.T @ gradient) ** 2 / values)) if values.min() > 0 else np.inf
 
 
-def check_identifiable(task, point):
-    """Raise FitError where the table cannot tell constants apart: the Jacobian of the best start lacks rank."""
-    jacobian = np.asarray(rows(task.problem(), point).jacobian) * np.sqrt(task.weights)[:, None]
+def check_identifiable(task, jacobian):
+    """Raise FitError where the table cannot tell constants apart: the Jacobian [n, q] of the best start lacks rank."""
+    jacobian = jacobian * np.sqrt(task.weights)[:, None]
     size = np.linalg.norm(jacobian, axis=0)
     informed = np.array([any(name in task.prior for name in group) for group in task.groups])
     size[size <= 1e-12 * np.max(size)] = np.inf  # rounding errors: this constant changes nothing

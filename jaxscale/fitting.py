@@ -182,24 +182,34 @@ def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bou
       >>> print(round(fit.law.alpha, 6), round(fit.law.E, 6))
       0.5 2.0
     """
+    check_errors(errors, draws)
+    task = make_task(Law, runs, objective=objective, fix=fix, free=free, tie=tie, prior=prior, bounds=bounds,
+                     weights=weights, x=x, optimizer=optimizer, max_steps=max_steps, drop_bad=drop_bad)
+    with jax.enable_x64(True):
+        return fit_task(task, polish, errors, draws, seed, progress)
+
+
+def check_errors(errors, draws):
+    """Raise InputError for errors that there are none of."""
     if errors not in ("auto", "sandwich", "bootstrap", None):
         raise InputError(f"errors must be 'auto', 'sandwich', 'bootstrap' or None, not {errors!r}.")
     if errors != "sandwich" and errors is not None and draws < 2:
         raise InputError(f"a bootstrap needs at least 2 draws, not {draws}: 1000 give errors to 3%.")
-    task = make_task(Law, runs, objective=objective, fix=fix, free=free, tie=tie, prior=prior, bounds=bounds,
-                     weights=weights, x=x, optimizer=optimizer, max_steps=max_steps, drop_bad=drop_bad)
-    with jax.enable_x64(True):
-        return _fit(task, polish, errors, draws, seed, progress)
 
 
-def _fit(task, polish, errors, draws, seed, progress):
+def fit_task(task, polish, errors, draws, seed, progress):
     task, starts = _starts(task)
-    check_identifiable(task, starts[0])
+    check_identifiable(task, np.asarray(rows(task.problem(), starts[0]).jacobian))
     ends = _search(task, starts, polish)
     if task.prior:
         r = np.asarray(rows(task.problem(), ends.points[np.nanargmin(ends.values)]).residuals)
         task = dataclasses.replace(task, phi=uncertainty.noise(task.objective, r, task.weights))
         ends = _search(task, np.concatenate([ends.points, starts]), polish)
+    return conclude(task, ends, None, errors, draws, seed, progress)
+
+
+def conclude(task, ends, known, errors, draws, seed, progress):
+    """The `Fit` that ended at the best of `ends`; `known` are the rows there, or None."""
     best = int(np.nanargmin(ends.values))
     point, problem, passed = ends.points[best], task.problem(), None
     objective = float(ends.values[best] - 0.5 * np.sum(problem.prior_precision * (point - problem.prior_mean) ** 2))
@@ -209,7 +219,7 @@ def _fit(task, polish, errors, draws, seed, progress):
         objective = total if passed and not task.prior else vertex.total(
             problem, np.asarray(rows(problem, point).residuals), task.weights)
     certificate = certify(task, ends, best, objective, None if task.prior else passed)
-    r, jacobian, theta, slope = map(np.asarray, rows(problem, point))
+    r, jacobian, theta, slope = map(np.asarray, rows(problem, point) if known is None else known)
     outside = float(np.average(np.abs(r) > task.objective.delta, weights=task.weights))
     law = _law(task, theta)
     unknown = _why_unknown(task, errors)

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
+from jaxscale.batching import solve_each
 from jaxscale.errors import FitError, InputError
-from jaxscale.fitting import Fit, fit
+from jaxscale.fitting import Fit, check_errors, conclude, fit_task
 from jaxscale.runs import Runs
-from jaxscale.task import checked_weights, law_class
+from jaxscale.task import checked_weights, law_class, make_task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,8 +46,10 @@ class GroupFits:
                                   "points": fit.facts["points"] if fit else 0, "reason": reason}
 
 
-def fit_groups(Law, table, *, by, progress=None, errors="sandwich", **question):
+def fit_groups(Law, table, *, by, progress=None, errors="sandwich", polish=True, draws=500, seed=0, **question):
     """Fit `Law` to each group of a table -> `GroupFits`; a group that cannot be fitted is a row with a reason.
+
+    Groups of a sum of powers (Chinchilla's law, Kaplan's L(N, S), power laws, many a user's) are fitted side by side.
 
     Args:
       table: `Runs`, a DataFrame or a path; `by`: the names of the columns that make the groups.
@@ -67,16 +71,29 @@ def fit_groups(Law, table, *, by, progress=None, errors="sandwich", **question):
         weights = checked_weights(question.pop("weights"), table, table)
         table = dataclasses.replace(table, weights=table.weights * weights)
     groups = table.by([by] if isinstance(by, str) else list(by))
-    fits, reasons = [], []
-    for _, runs in groups:
+    check_errors(errors, draws)
+    fits, reasons = [None] * len(groups), [None] * len(groups)
+    tasks = {}
+    for i, (_, runs) in enumerate(groups):
         try:
-            fits.append(fit(Law, runs, errors=errors, **question))
-            reasons.append(None if fits[-1].converged else "not converged")
-        except (InputError, FitError) as error:
-            fits.append(None)
-            reasons.append(str(error))
-        if progress:
-            progress(1)
+            tasks[i] = make_task(Law, runs, **question)
+        except InputError as error:
+            reasons[i] = str(error)
+            if progress:
+                progress(1)
+    with jax.enable_x64(True):
+        together = dict(zip(tasks, solve_each(list(tasks.values()), progress), strict=True))
+        for i, task in tasks.items():
+            try:
+                if isinstance(together[i], FitError):
+                    raise together[i]
+                fits[i] = (fit_task(task, polish, errors, draws, seed, None) if together[i] is None else
+                           conclude(task, *together[i], errors, draws, seed, None))
+                reasons[i] = None if fits[i].converged else "not converged"
+            except (InputError, FitError) as error:
+                reasons[i] = str(error)
+            if progress and not isinstance(together[i], tuple):
+                progress(1)
     if not any(fits) and len(set(reasons)) == 1:
         raise InputError(reasons[0])
     return GroupFits(Law, tuple(key for key, _ in groups), tuple(fits), tuple(reasons))

@@ -190,10 +190,15 @@ def minimise(problem, optimizer, starts, own, *, second_order, max_steps, progre
     return ends
 
 
+@functools.lru_cache
+def _slots(optimizer, width, free):
+    """Shapes of the slots."""
+    return jax.eval_shape(jax.vmap(functools.partial(_begin, optimizer)), np.zeros((width, free)))
+
+
 def _blank(optimizer, width, free, own):
     """A queue with nothing in it."""
-    places = (LINE + 1) * width
-    slots = jax.eval_shape(jax.vmap(functools.partial(_begin, optimizer)), np.zeros((width, free)))
+    places, slots = (LINE + 1) * width, _slots(optimizer, width, free)
     ends = Ends(np.zeros((places, free)), np.zeros(places), np.zeros(places, bool), np.zeros((places, free)),
                 *np.zeros((2, places, free, free)))
     return Queue(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), slots),

@@ -136,18 +136,21 @@ def _assembly(terms, others, columns, slopes):
     return outer.reshape(m * m, -1), bent.reshape(m * m, -1)
 
 
+def exponents_at(known, nu, zero):
+    """g_k + f_k . nu of every term, a list; of a term that is the same in all rows, `zero`."""
+    exponents = [zero] * len(known.share) if known.level is None else list(zero + known.level.T)
+    for k, j, u, sign in known.slopes:
+        exponents[k] = exponents[k] + sign * nu[j] * known.columns[:, u]
+    return exponents
+
+
 def sweep(known, tau, nu, log_centre, target, weights, log, scale, delta, overestimate):
     """Value, gradient [m], Gauss-Newton [m, m] and Hessian [m, m] in (tau, nu), m = k + j.
 
     All sums over rows are one matrix product, of weights times shares [.., n] with the fixed products [n, ..].
     """
     terms, others, m = len(tau), len(nu), len(tau) + len(nu)
-    powers = []
-    for k in range(terms):
-        exponent = tau[k] if known.level is None else tau[k] + known.level[:, k]
-        for of, j, u, sign in known.slopes:
-            exponent = exponent + sign * nu[j] * known.columns[:, u] if of == k else exponent
-        powers.append(jnp.exp(exponent))
+    powers = [jnp.exp(tau[k] + exponent) for k, exponent in enumerate(exponents_at(known, nu, 0.0))]
     # Nothing keeps an exp from overflowing: that is a place no solver stays at. Behind the barrier XLA computes each
     # once, not again in each of its many uses.
     powers, total = jax.lax.optimization_barrier((powers, sum(powers) + jnp.zeros_like(target)))

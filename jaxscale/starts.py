@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxscale.laws.base import to_unconstrained
 from jaxscale.objectives import huber_value, side_weight
+from jaxscale.powers import exponents_at
 from jaxscale.terms import scaling_constants, unit_terms
 
 ROWS = 384  # rows that the search looks at: enough to rank starts
@@ -147,6 +148,55 @@ def find_starts_each(Law, inputs, observed, weights, held, count):
         value[near[best].T] = np.inf
     chosen = {name: values[np.stack(found, axis=1)] for name, values in grid.items()}
     return np.asarray(_project_each(Law, scaling, chosen, observed, inputs, weights))
+
+
+def find_power_starts(problems, weights, held, count):
+    """The best starts of many tables for a sum of powers: free coordinates [tables, count, q].
+
+    Args:
+      problems: a `Problem` whose leaves carry the tables on their leading axis; weights [tables, n].
+    """
+    Law, (other, positive) = problems.Law, problems.others()
+    _, cube, grid = _searched(Law, held)
+    nu = np.stack([grid[name] for name in Law.constants if name in grid], axis=1)[:, other]
+    value, tau = map(np.array, _score_tables(problems, nu, weights))  # [tables, points], [tables, points, k]
+    near = np.max(np.abs(cube[:, None] - cube), axis=-1, initial=0.0) <= APART
+    starts, tables = [], np.arange(len(value))
+    with np.errstate(divide="ignore"):
+        coordinates = np.where(positive, np.log(nu), nu)
+    for _ in range(count):
+        best = np.argmin(value, axis=1)
+        theta = np.zeros((len(value), len(Law.constants)))
+        theta[:, other], theta[:, problems.places(problems.centred)] = coordinates[best], tau[tables, best]
+        starts.append(np.einsum("tp,tpq->tq", theta, problems.select) / problems.select.sum(axis=1))
+        value[near[best]] = np.inf
+    return np.clip(np.stack(starts, axis=1), problems.lower[:, None], problems.upper[:, None])
+
+
+@jax.jit
+def _score_tables(problems, nu, weights):
+    """Weighted squares of relative residuals at the points nu [points, j], and logs of the terms' best shares."""
+    def table(of):
+        problem, weights = of
+        observed = problem.target if problem.log else jnp.log(problem.target)
+
+        def point(nu):
+            exponents = jnp.stack(exponents_at(problem.power_sum, nu, jnp.zeros_like(problem.target)))
+            basis = jnp.exp(exponents + jnp.log(problem.centre[1][0]) - observed)
+            size = jnp.sqrt(basis**2 @ weights)
+            basis = basis / size[:, None]
+            return (basis * weights) @ basis.T, basis @ weights, size
+
+        return jax.lax.map(point, nu, batch_size=64)
+
+    # The non-negative least squares of all tables and points together: their loop has few, long steps.
+    gram, aim, size = jax.lax.map(table, (problems, weights))  # [tables, points, ...]
+    gram, aim = jnp.moveaxis(gram, (2, 3), (0, 1)), jnp.moveaxis(aim, 2, 0)
+    amplitude = _amplitudes(gram, aim, np.zeros(len(aim), bool))
+    weight = jnp.sum(weights, axis=1)[:, None]
+    value = weight - 2 * jnp.sum(amplitude * aim, axis=0) + jnp.einsum("ktp,kltp,ltp->tp", amplitude, gram, amplitude)
+    amplitude = jnp.maximum(amplitude, 1e-3 * jnp.sqrt(weight))  # as in `_project`
+    return jnp.where(jnp.isfinite(value), value, jnp.inf), jnp.log(jnp.moveaxis(amplitude, 0, 2) / size)
 
 
 def _searched(Law, held):

@@ -39,8 +39,15 @@ class Task:
     centring: bool = True
     phi: float | None = None  # the noise that priors are weighed against; None: priors are left out
 
-    def problem(self, corner=vertex.CORNERS[-1]):
-        """The question as numbers; |r| is rounded over `corner`, in units of the typical output."""
+    def problem(self, corner=None):
+        """The question as numbers; |r| is rounded over `corner`, in units of the typical output; None: the last one."""
+        return self._problem if corner is None else self._rounded(corner)
+
+    @functools.cached_property
+    def _problem(self):
+        return self._rounded(vertex.CORNERS[-1])
+
+    def _rounded(self, corner):
         constants, to = list(self.Law.constants), _transforms(self.Law)
         select = np.array([[name in group for group in self.groups] for name in constants], np.float64)
         offset = np.array([_or_minus_infinity(to[name], self.held[name]) if name in self.held else 0.0
@@ -84,7 +91,7 @@ class Task:
                 mean[i], precision[i] = np.average(values, weights=weights), self.phi * sum(weights)
         return mean, precision
 
-    # The numerics see every table at one of a few lengths, so that tables of like size share what is compiled: copies
+    # The numerics see every table at one of a few lengths, so that tables of like size share what is compiled; copies
     # of the first row, of weight zero, fill it up.
 
     @functools.cached_property
@@ -106,10 +113,15 @@ class Task:
         return weights
 
     def _filled(self, column):
-        """A column at the next of the lengths 16, 24, 32, 48, 64, 96, ..."""
+        """A column at the next of the lengths 16, 32, 64, 128, 256, 384, 512, 768, ..."""
         power = 1 << max(4, (len(column) - 1).bit_length())
-        length = power * 3 // 4 if len(column) <= power * 3 // 4 else power
+        length = power * 3 // 4 if 256 < len(column) <= power * 3 // 4 else power
         return np.concatenate([column, np.repeat(column[:1], length - len(column))])
+
+    @property
+    def patience(self):
+        """Steps that the default solver may take: thousands along a curved valley, fewer where each sweep is long."""
+        return int(np.clip(2e6 / len(self.observed), 300, 3000))
 
     @property
     def run_count(self):
@@ -132,7 +144,7 @@ class Task:
         """`Ends` from every start; absolute deviations through shrinking corners. `own` as `minimise` takes it."""
         optimizer = damped_newton() if self.optimizer is None else self.optimizer
         how = {"second_order": self.optimizer is None or takes_curvature(optimizer),
-               "max_steps": _patience(self) if self.optimizer is None else self.max_steps}
+               "max_steps": self.patience if self.optimizer is None else self.max_steps}
         if own is None:
             def own(fits):
                 return {"weights": np.broadcast_to(self.weights, (len(fits), len(self.weights)))}
@@ -143,11 +155,6 @@ class Task:
             ends = minimise(self.problem(corner), optimizer, starts, own, **how, progress=last)
             starts = ends.points
         return ends
-
-
-def _patience(task):
-    """Steps that the default solver may take: thousands along a curved valley, fewer where each sweep is long."""
-    return int(np.clip(2e6 / len(task.observed), 300, 3000))
 
 
 def _transforms(Law):
