@@ -105,3 +105,11 @@ def test_prose_is_the_page_without_its_listings():
     parser = corpus.Prose()
     parser.feed(page)
     assert parser.text() == "One two .\nthree"
+
+
+def test_it_trains_in_bfloat16(texts, tmp_path, monkeypatch):
+    monkeypatch.setitem(CONFIG, "dtype", "bfloat16")
+    run = ladder.Run("grid", SHAPE, 256, 40, seed=0, rate=0.02)
+    stage(texts, tmp_path, run)
+    losses = pd.read_csv(tmp_path / "runs" / f"{run.name}.csv")["loss"]
+    assert losses.iloc[-1] < losses.iloc[0] - 0.1
