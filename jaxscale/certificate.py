@@ -42,8 +42,10 @@ def certify(task, ends, best, objective, vertex=None):
     gauss_newton = ends.gauss_newtons[best][at]
     spread = np.sqrt(np.diag(gauss_newton))
     condition = float(np.linalg.cond(gauss_newton / np.outer(spread, spread))) if np.all(spread > 0) else np.inf
-    promised = min(_decrement(ends.gradients[best][inner], curvature) for curvature in (ends.hessians[best][at],
-                                                                                        gauss_newton))
+    promised = np.inf  # where a constant ran off so far that the curvature is no number
+    if np.all(np.isfinite(ends.hessians[best])):
+        promised = min(_decrement(ends.gradients[best][inner], curvature) for curvature in (ends.hessians[best][at],
+                                                                                            gauss_newton))
     share = 0.0 if promised <= floor else float(promised / max(objective, floor))
     return Certificate(share, agreeing, len(ends.values), condition, at_bound, vertex)
 

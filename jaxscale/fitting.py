@@ -102,49 +102,61 @@ class Fit:
         save_fit(self, path)
 
 
+DRAWS = 512  # of the bootstrap, searched and solved at once: bounds the memory
+
+
 def _bootstrap(task, point, draws, seed, progress=None, starts="global"):
     task = dataclasses.replace(task, optimizer=None)  # every draw to its end, whatever found the optimum
-    run, runs = task.run, task.run_count
-    counts = uncertainty.resampled_counts(runs, draws, seed)
-    # What a prior knows is resampled too: each draw has a mean of its own, the prior's sd around it.
-    mean, precision = task.problem().prior_mean, task.problem().prior_precision
-    spread = np.sqrt(np.where(precision > 0, (task.phi or 0.0) / np.where(precision > 0, precision, 1.0), 0.0))
-    means = mean + spread * np.random.default_rng([seed, 1]).standard_normal((draws, len(mean)))
-    with jax.enable_x64(True):
-        begin = np.tile(point, (draws, 1, 1))  # [draws, starts, q]
-        if starts == "global":
-            begin = np.concatenate([begin, _searched(task, point, counts)], axis=1)
-        each = begin.shape[1]
-
-        def own(fits):
-            return {"weights": task.weights * counts[fits // each][:, run], "prior_mean": means[fits // each]}
-
-        ends = task.solve(begin.reshape(draws * each, -1), own, vertex.CORNERS[:4],
-                          progress and (lambda ended: progress(ended / each)))
-        values = np.where(ends.done & np.all(np.isfinite(ends.points), axis=1), ends.values, np.inf)
-        values = values.reshape(draws, each)
-        best = np.argmin(values, axis=1)
-        least = values[np.arange(draws), best]
-        kept = np.isfinite(least)
+    counts = uncertainty.resampled_counts(task.run_count, draws, seed)
+    with jax.enable_x64(True):  # around the problem too: whether a law is a sum of powers is seen in 64 bits only
+        # What a prior knows is resampled too: each draw has a mean of its own, the prior's sd around it.
+        mean, precision = task.problem().prior_mean, task.problem().prior_precision
+        spread = np.sqrt(np.where(precision > 0, (task.phi or 0.0) / np.where(precision > 0, precision, 1.0), 0.0))
+        means = mean + spread * np.random.default_rng([seed, 1]).standard_normal((draws, len(mean)))
+        search = _searches(task, point, min(DRAWS, draws)) if starts == "global" else None
+        blocks = [slice(i, min(i + DRAWS, draws)) for i in range(0, draws, DRAWS)]
+        points, kept, confirmed = (np.concatenate(part) for part in zip(*(
+            _refit(task, point, counts[block], means[block], search, progress) for block in blocks), strict=True))
         if not np.any(kept):
             raise FitError(f"none of the {draws} bootstrap draws converged: the table cannot carry this law's "
                            f"{len(task.groups)} constants; hold some with fix=.")
-        agree = np.sum(values <= least[:, None] * (1 + AGREES), axis=1)
-        theta = np.asarray(thetas_of(task.problem(), ends.points[np.arange(draws) * each + best]))
-    how = "runs multinomially" if runs >= 30 else "runs by Dirichlet weights"
-    law = _law(task, theta[kept])
-    return uncertainty.Bootstrap(law, float(1 - kept.mean()), f"{runs} {how}, {draws} draws",
-                                 float(np.mean(agree[kept] > 1)) if each > 1 else math.nan)
+        theta = np.asarray(thetas_of(task.problem(), points))
+    how = "runs multinomially" if task.run_count >= 30 else "runs by Dirichlet weights"
+    return uncertainty.Bootstrap(_law(task, theta[kept]), float(1 - kept.mean()),
+                                 f"{task.run_count} {how}, {draws} draws",
+                                 float(confirmed[kept].mean()) if search else math.nan)
 
 
-def _searched(task, point, counts, count=2):
-    """Starts [draws, count, q] of each draw's own search; rows far outside the corner at the optimum weigh less."""
+def _searches(task, point, places, count=2):
+    """A function of weights [draws, n], `places` draws at most -> starts [draws, count, q] of each draw's own search.
+
+    Rows far outside the objective's corner at the optimum weigh less in it.
+    """
     residuals = np.abs(np.asarray(rows(task.problem(), point).residuals))
     robust = np.minimum(1.0, corner(task.objective, task.observed) / np.maximum(residuals, 1e-300))
-    weights = task.weights * robust
-    draws, block = len(counts), min(len(counts), 512)  # in blocks of one size, which bounds the memory
-    blocks = [np.arange(i, i + block) % draws for i in range(0, draws, block)]
-    return np.concatenate([task.starts_each(weights * counts[of][:, task.run], count) for of in blocks])[:draws]
+
+    def search(weights):
+        filled = np.arange(places) % len(weights)  # one shape for all blocks
+        return task.starts_each((weights * robust)[filled], count)[:len(weights)]
+
+    return search
+
+
+def _refit(task, point, counts, means, search, progress):
+    """Best points [draws, q] of tables with runs counted [draws, runs] times; which converged, which were confirmed."""
+    weights = task.weights * counts[:, task.run]
+    begin = np.tile(point, (len(counts), 1, 1))
+    if search is not None:
+        begin = np.concatenate([begin, search(weights)], axis=1)
+    draws, each, free = begin.shape
+    ends = task.solve(begin.reshape(-1, free),
+                      lambda fits: {"weights": weights[fits // each], "prior_mean": means[fits // each]},
+                      vertex.CORNERS[:4], progress and (lambda ended: progress(ended / each)))
+    values = np.where(ends.done & np.all(np.isfinite(ends.points), axis=1), ends.values, np.inf).reshape(draws, each)
+    best = np.argmin(values, axis=1)
+    least = values.min(axis=1)
+    agree = np.sum(values <= least[:, None] * (1 + AGREES), axis=1)
+    return ends.points[np.arange(draws) * each + best], np.isfinite(least), agree > 1
 
 
 def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bounds=None, weights=None, x=None,
@@ -223,6 +235,8 @@ def conclude(task, ends, known, errors, draws, seed, progress):
     outside = float(np.average(np.abs(r) > task.objective.delta, weights=task.weights))
     law = _law(task, theta)
     unknown = _why_unknown(task, errors)
+    if not np.all(np.isfinite(ends.hessians[best])):
+        unknown = unknown or "unknown: a constant ran off so far that the curvature is no number"
     if unknown is None and (errors == "bootstrap" or errors == "auto" and task.objective.robust and outside > 0.5):
         drawn = _bootstrap(task, point, draws, seed, progress)
         covariance, natural = uncertainty.as_matrix(drawn.covariance), drawn.standard_errors

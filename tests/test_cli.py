@@ -344,7 +344,7 @@ def test_groups(tmp_path, run, document):
     assert [group["group"] for group in said["groups"]] == [{"family": "a"}, {"family": "b"}, {"family": "c"}]
     for group, part in zip(said["groups"][:2], both, strict=True):
         assert group["law"] == "chinchilla" and group["converged"] and group["points"] == 24 and group["reason"] is None
-        assert group["constants"] == pytest.approx(constants(by_hand(part)), rel=1e-9)
+        assert group["constants"] == pytest.approx(constants(by_hand(part)), rel=1e-6)  # side by side, not alone
         assert group["plan"]["N"] > 0
     last = said["groups"][2]
     assert last["converged"] is False and last["objective"] is None and last["points"] == 1 and "rows" in last["reason"]
