@@ -65,7 +65,8 @@ def read_runs(source, *, columns: Mapping[str, str] | None = None, run: str | Se
 
     columns: quantity -> its column in the table, before any guess; an empty name: the table does not have it
     run: the column of run ids, or columns that name a run together; None: found by its name, else a row is a run
-    weights: a column of weights, or "run": every run counts the same
+    weights: a column of weights, or "run": every run counts the same, with all its rows; where rows are left out later,
+      pass weights="run" to `fit` in its place
     unit: of the loss: "nats" or "bits" (per token), "bits-per-byte" or "perplexity"; nats are kept
     bytes_per_token: needed for "bits-per-byte"
     flops_per_token: a cost model, a function of N, by which C, N and D give each other in place of C = 6 N D

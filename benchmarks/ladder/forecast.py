@@ -31,11 +31,14 @@ LAWS = {"L(N, S, B)": laws.KaplanNSB, "L(N, S), batch-blind": laws.KaplanNS, "Ch
 SHIFTED = "shifted curve"
 
 
-def fitted(name, table, column, skipped, smallest, errors=None):
-    """A law through the rows after `skipped` steps of runs from N = `smallest` on, every run counting the same."""
+def fitted(name, table, column, skipped, smallest, errors=None, floor=True):
+    """A law through the rows after `skipped` steps of runs from N = `smallest` on.
+
+    Every run as a whole counts the same, its first steps included: what is left out takes its share of weight along.
+    """
     runs = jsc.read_runs(table[table["N"] >= smallest], columns={"loss": column}, weights="run")
     return jsc.fit(LAWS[name], runs.after_warm_up(steps=skipped - 1), objective=jsc.squares(), errors=errors,
-                   free=() if name.startswith("Chinchilla") else ("E",))
+                   free=("E",) if floor and not name.startswith("Chinchilla") else ())
 
 
 def predicted(fit, rows):

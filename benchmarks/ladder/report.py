@@ -227,6 +227,22 @@ def remarks(whole, grid, target, forecast):
            f"{miss.max():.2%} at worst: so much of the error is its form.")
 
 
+def after_the_fact(grid, target):
+    """Other choices than the one that forecast, tried when the target was known."""
+    yield "| steps left out | from N | floor E | steps counted from | median error | worst | median from step 1000 |"
+    yield "|---|---|---|---|---|---|---|"
+    for skipped, smallest, floor, start in ((400, 3000, True, 0), (400, 6000, True, 0), (400, 6000, False, 0),
+                                            (600, 6000, True, 0), (600, 6000, False, 0), (400, 6000, True, 100)):
+        used, seen = (table.assign(S=table["S"] - start)[table["S"] > start].drop(columns="D")
+                      for table in (grid, target))
+        seen = seen[seen["S"] >= SCORED_FROM - start]
+        fit = fitted(OURS, used, "loss", skipped - start, smallest, floor=floor)
+        miss, late = np.abs(np.log(predicted(fit, seen) / seen["loss"])), seen["S"] >= 1000 - start
+        E = f"{fit.law.E:.2f}" if floor else "none"
+        yield (f"| {skipped} | {smallest} | {E} | {start} | {miss.median():.2%} | {miss.max():.2%} | "
+               f"{miss[late].median():.2%} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
@@ -250,6 +266,7 @@ def main():
              "## Noise scales", "", *noise_table(noise, scan, law), "",
              "## Forecast of the target", "", *score_table(tables, grid), "", *progress_table(tables), "",
              *remarks(whole, grid, target, forecast), "",
+             "## After the fact", "", *after_the_fact(grid, target), "",
              "## Constants of the forecast", "", "```",
              *(f"{name}: {forecast['sets'][name]['constants']}" for name in SETS), "```", "",
              "## Back-tests before the forecast, means of three", "",
