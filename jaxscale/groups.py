@@ -33,6 +33,11 @@ class GroupFits:
         return self.Law(**{name: np.array([getattr(fit.law, name) if fit else np.nan for fit in self.fits])
                            for name in self.Law.constants})
 
+    @property
+    def confirmed(self):
+        """The share of fitted groups whose optimum was reached from two starts or more."""
+        return float(np.mean([fit.certificate.agreeing > 1 for fit in self.fits if fit] or [np.nan]))
+
     def to_frame(self):
         """A DataFrame, one row a group: its values, the constants, objective, converged, points and reason."""
         from jaxscale.tables import frame

@@ -54,6 +54,10 @@ def test_groups_are_a_loop_of_fits(many):
             assert getattr(fit.standard_errors, name) == pytest.approx(getattr(one.standard_errors, name), rel=1e-4)
 
 
+def test_optima_are_confirmed(many):
+    assert many.confirmed == 1.0
+
+
 def test_bad_groups_are_rows_with_a_reason(many):
     reasons = {key["family"]: reason for key, reason in zip(many.keys, many.reasons, strict=True)}
     first = {name: TABLE.index[TABLE.family == name][0] for name in BAD}

@@ -5,6 +5,7 @@ A standard deviation estimated from k normal draws has a relative standard error
 comparisons are three of those.
 """
 
+import dataclasses
 import json
 import math
 
@@ -287,6 +288,19 @@ def test_few_runs_by_dirichlet_weights_are_the_sandwich():
             getattr(fit.standard_errors, name) * 0.95, rel=3 / math.sqrt(1200) + 0.1)
 
 
+def test_each_draw_has_a_search_of_its_own():
+    """From anywhere: the warm start is spoilt, and the draws end where they end from the optimum."""
+    fit = chinchilla()
+    warm, searched = fit.bootstrap(40, starts="warm"), fit.bootstrap(40)
+    astray = dataclasses.replace(fit, point=fit.point + [1.0, -2.0, 1.0, 0.5, -0.5]).bootstrap(40)
+    for name in TRUE.constants:
+        for drawn in (searched, astray):
+            np.testing.assert_allclose(getattr(drawn.law, name), getattr(warm.law, name), rtol=1e-5)
+    assert searched.confirmed == 1.0 and math.isnan(warm.confirmed)
+    with pytest.raises(jsc.InputError, match="'global' or 'warm'"):
+        fit.bootstrap(40, starts="cold")
+
+
 def test_seeds_decide_the_draws():
     fit = chinchilla()
     one, same, other = fit.bootstrap(20, seed=1), fit.bootstrap(20, seed=1), fit.bootstrap(20, seed=2)
@@ -328,15 +342,16 @@ def test_a_law_of_one_constant_has_a_covariance_too():
 
 
 def test_failed_draws_are_left_out_and_counted(monkeypatch):
-    """Every third draw is cut off at its first steps: the solver says that it is not done."""
+    """Every third draw is cut off, whatever it started from: the solver says that it is not done."""
     from jaxscale import fitting
 
     fit = chinchilla()
     solve = fitting.Task.solve
 
-    def cut_short(task, starts, weights, *args, **kwargs):
-        ends = solve(task, starts, weights, *args, **kwargs)
-        return ends._replace(done=ends.done & (np.arange(len(starts)) % 3 > 0))
+    def cut_short(task, starts, *args, **kwargs):
+        ends = solve(task, starts, *args, **kwargs)
+        draw = np.arange(len(starts)) // max(1, len(starts) // 30)
+        return ends._replace(done=ends.done & (draw % 3 > 0))
 
     whole = fit.bootstrap(30)
     monkeypatch.setattr(fitting.Task, "solve", cut_short)
@@ -344,8 +359,8 @@ def test_failed_draws_are_left_out_and_counted(monkeypatch):
     assert drawn.failed == pytest.approx(1 / 3) and drawn.law.alpha.shape == (20,)
     assert np.all(drawn.law.alpha == whole.law.alpha[np.arange(30) % 3 > 0])
     assert "33.3% failed" in chinchilla(errors="bootstrap", draws=30).errors
-    monkeypatch.setattr(fitting.Task, "solve",
-                        lambda *args, **kwargs: cut_short(*args, **kwargs)._replace(done=np.zeros(30, bool)))
+    monkeypatch.setattr(fitting.Task, "solve", lambda task, starts, *args, **kwargs: cut_short(
+        task, starts, *args, **kwargs)._replace(done=np.zeros(len(starts), bool)))
     with pytest.raises(jsc.FitError, match="none of the 30 bootstrap draws converged"):
         fit.bootstrap(30)
 
