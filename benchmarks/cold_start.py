@@ -40,8 +40,8 @@ def main():
         table = pd.read_csv(DATA)
         table[table.excluded_in_paper == 0].to_csv(folder / "runs.csv", index=False)
         fit = [COMMAND, "fit", folder / "runs.csv", "--law", "chinchilla"]
-        example = [COMMAND, "fit", "--example", "ladder", "--skip-steps", "600", "--objective", "squares", "--compute",
-                   "1e15"]
+        example = [COMMAND, "fit", "--example", "ladder", "--skip-steps", "600", "--objective", "squares",
+                   "--weights", "run", "--free", "E", "--compute", "1e14"]
         tasks = {"importing jax, optax, pandas": [sys.executable, "-c", "import jax, optax, pandas"],
                  "`jaxscale --help`": [COMMAND, "--help"],
                  "`jaxscale fit runs.csv --law chinchilla`, 240 rows, 500 bootstrap draws": fit,

@@ -39,16 +39,19 @@ class GroupFits:
         return float(np.mean([fit.certificate.agreeing > 1 for fit in self.fits if fit] or [np.nan]))
 
     def to_frame(self):
-        """A DataFrame, one row a group: its values, the constants, objective, converged, points and reason."""
+        """A DataFrame, one row a group: its values, the constants, objective, converged, points and reason.
+
+        A group's column that is named as a constant, B of Chinchilla's law say, is called group_B.
+        """
         from jaxscale.tables import frame
 
         return frame([self._row(*group) for group in zip(self.keys, self.fits, self.reasons, strict=True)])
 
     def _row(self, key, fit, reason):
-        constants = {name: getattr(fit.law, name) if fit else np.nan for name in self.Law.constants}
-        return key | constants | {"objective": fit.objective if fit else np.nan,
-                                  "converged": bool(fit and fit.converged),
-                                  "points": fit.facts["points"] if fit else 0, "reason": reason}
+        found = {name: getattr(fit.law, name) if fit else np.nan for name in self.Law.constants}
+        found |= {"objective": fit.objective if fit else np.nan, "converged": bool(fit and fit.converged),
+                  "points": fit.facts["points"] if fit else 0, "reason": reason}
+        return {f"group_{name}" if name in found else name: value for name, value in key.items()} | found
 
 
 def fit_groups(Law, table, *, by, progress=None, errors="sandwich", polish=True, draws=500, seed=0, **question):
@@ -75,7 +78,10 @@ def fit_groups(Law, table, *, by, progress=None, errors="sandwich", polish=True,
     if not isinstance(question.get("weights"), str | None):  # one a row of the whole table
         weights = checked_weights(question.pop("weights"), table, table)
         table = dataclasses.replace(table, weights=table.weights * weights)
-    groups = table.by([by] if isinstance(by, str) else list(by))
+    by = [by] if isinstance(by, str) else list(by)
+    if not by:
+        raise InputError("by= must name at least one column that makes the groups; it is empty: by=['family'], say.")
+    groups = table.by(by)
     check_errors(errors, draws)
     fits, reasons = [None] * len(groups), [None] * len(groups)
     tasks = {}

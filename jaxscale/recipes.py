@@ -22,6 +22,7 @@ class ContourScan:
     Attributes:
         levels: [k] losses, falling.
         batch, steps: [r] the batch size of each run, [k, r] its steps to each level (nan: never, or flagged).
+        reached: [k, r] the same with those that are flagged.
         flagged: [k, r] where a batch below the best one needs more tokens again, which no S_min and E_min can do.
         S_min, E_min: [k] fewest steps, fewest tokens. B_crit: [k] = E_min / S_min, tokens.
         law: `CriticalBatchSize` through the levels, log B_crit = log B_star - log(L) / alpha_B (Su et al. Eq 3.12).
@@ -31,6 +32,7 @@ class ContourScan:
     levels: np.ndarray
     batch: np.ndarray
     steps: np.ndarray
+    reached: np.ndarray
     flagged: np.ndarray
     S_min: np.ndarray
     E_min: np.ndarray
@@ -93,7 +95,10 @@ def contour(B, S):
     >>> print(f"{S_min:.4g} steps, {E_min:.4g} tokens")
     1e+04 steps, 1e+08 tokens
     """
-    B, S = (np.asarray(values, np.float64) for values in (B, S))
+    try:
+        B, S = (np.asarray(values, np.float64) for values in (B, S))
+    except (TypeError, ValueError):
+        raise InputError("contour wants numbers B and S; it got something else: pass two lists.") from None
     fit_for_a_line = B.ndim == 1 and B.shape == S.shape and np.all((B > 0) & (S > 0) & np.isfinite(B * S))
     if not fit_for_a_line or len(np.unique(B)) < 2:
         raise InputError(f"contour wants positive steps S at two or more different batch sizes B, one S each; it got "
@@ -130,23 +135,29 @@ def contour_scan(runs, levels=LEVELS):
         sizes = ", ".join(f"{value:g}" for value in np.unique(N)[:6])
         raise InputError(f"a contour scan wants runs of one N, the table has {sizes}: choose one of them.")
     batch, curves = _curves(chosen.run, S, B, loss)
+    if not len(batch):
+        raise InputError("a contour scan wants the trajectories of runs, three rows of one batch size or more each; no "
+                         "run of the table has so many: name the column of run ids run, or pass "
+                         "jaxscale.read_runs(table, run=...).")
     if len(np.unique(batch)) < 3:
         sizes = ", ".join(f"{value:g}" for value in np.unique(batch))
         raise InputError(f"a contour scan wants trajectories of at least 3 batch sizes B, the table has {sizes}: "
                          "S_min, E_min and a check of the line take three.")
     levels = _levels(levels, batch, curves)
-    steps = np.stack([_steps_to(levels, curve) for curve in curves], axis=1)
-    flagged = _flagged(batch, steps)
-    steps = np.where(flagged, np.nan, steps)
+    every = np.stack([_steps_to(levels, curve) for curve in curves], axis=1)
+    flagged = _flagged(batch, every)
+    steps = np.where(flagged, np.nan, every)
     reached = np.array([len(np.unique(batch[np.isfinite(row)])) for row in steps])
     if np.any(reached < 3):
         place = int(np.argmin(reached))
+        low, high = np.exp([max(curve[0][0] for curve in curves), min(curve[0][-1] for curve in curves)])
         raise InputError(f"a contour wants at least 3 batch sizes at each level, the loss {levels[place]:.5g} has "
-                         f"{reached[place]} (those below the best batch do not count): choose other levels.")
+                         f"{reached[place]} (those below the best batch do not count): choose levels near "
+                         f"{min(low, high):.4g} to {max(low, high):.4g}.")
     S_min, E_min = _lines(batch, steps, np.ones((1, len(batch))))
     B_crit = E_min / S_min
     law = jax.tree.map(lambda values: float(values[0]), _through(levels, B_crit))
-    return ContourScan(levels, batch, steps, flagged, S_min[0], E_min[0], B_crit[0], law,
+    return ContourScan(levels, batch, steps, every, flagged, S_min[0], E_min[0], B_crit[0], law,
                        _notes(levels, batch, flagged, B_crit[0]))
 
 
@@ -177,8 +188,11 @@ def _steps_to(levels, curve):
 
 
 def _levels(levels, batch, curves):
-    asked = np.unique(np.asarray(levels, np.float64))[::-1]
-    if not (np.all(asked > 0) and (len(asked) >= 2 if np.ndim(levels) else asked[0] >= 2)):
+    try:
+        asked = np.unique(np.asarray(levels, np.float64))[::-1]
+    except (TypeError, ValueError):
+        asked = np.zeros(1)
+    if not (np.all(asked > 0) and (len(asked) >= 2 if np.ndim(levels) else asked[0] >= 2 and asked[0] % 1 == 0)):
         raise InputError(f"levels= must be two or more positive losses, or how many to choose, not {levels!r}: a law "
                          "of the critical batch size takes two.")
     if np.ndim(levels):

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxscale.errors import InputError
+
 
 class Noise(NamedTuple):
     """A signal and a noise estimated from micro-batches: the scale is the batch size at which they are equal.
@@ -21,6 +23,15 @@ class Noise(NamedTuple):
     def scale(self):
         """noise / signal, in the unit of `batch`. Average signals and noises apart before dividing."""
         return self.noise / self.signal
+
+
+def _count(gradients):
+    """K, the length that all leaves' leading axes share; shapes are known under jit too."""
+    counts = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(gradients)}
+    if len(counts) != 1 or counts == {()} or min(counts) < (2,):
+        raise InputError("gradients must be stacked, each leaf with one leading axis of the same K >= 2 micro-batches; "
+                         f"the leading axes are {sorted(counts)}: stack them with jax.tree.map or jax.vmap.")
+    return counts.pop()[0]
 
 
 def _inner(left, right):
@@ -45,13 +56,16 @@ def gradient_noise(gradients, batch):
         gradients: pytree whose leaves have a leading axis of K micro-batches.
         batch: tokens (or sequences) in one micro-batch.
 
+    Raises:
+        InputError: where the leaves do not share a leading axis of 2 or more.
+
     >>> import jax.numpy as jnp
     >>> from jaxscale import training
     >>> found = training.gradient_noise({"w": jnp.array([[1.0, 2.0], [3.0, 2.0]])}, batch=512)
     >>> float(found.signal), float(found.noise)
     (7.0, 1024.0)
     """
-    count = jax.tree.leaves(gradients)[0].shape[0]
+    count = _count(gradients)
     mean = jax.tree.map(lambda value: value.mean(axis=0), gradients)
     return _unbiased(_inner(gradients, gradients) / count, _inner(mean, mean), count, batch)
 
@@ -73,7 +87,7 @@ def curvature_noise(gradients, batch, product):
     >>> float(found.signal), float(found.noise)
     (10.0, 2048.0)
     """
-    count = jax.tree.leaves(gradients)[0].shape[0]
+    count = _count(gradients)
     mean = jax.tree.map(lambda value: value.mean(axis=0), gradients)
     forms = jax.lax.map(lambda gradient: _inner(gradient, product(gradient)), gradients)
     return _unbiased(forms.mean(), _inner(mean, product(mean)), count, batch)

@@ -50,3 +50,9 @@ def test_the_rows_are_those_of_the_training(ladder):
 def test_it_is_read_as_runs():
     runs = jsc.read_runs(datasets.path("ladder"))
     assert runs.select(("N", "S", "B")).effective_runs > 30
+
+
+@pytest.mark.parametrize("door", [datasets.path, datasets.card])
+def test_other_names_are_refused(door):
+    with pytest.raises(jsc.InputError, match="one of ladder, not 'laddr'; did you mean 'ladder'"):
+        door("laddr")

@@ -54,6 +54,14 @@ def test_groups_are_a_loop_of_fits(many):
             assert getattr(fit.standard_errors, name) == pytest.approx(getattr(one.standard_errors, name), rel=1e-4)
 
 
+def test_a_group_named_as_a_constant_keeps_its_value():
+    table = pd.concat([rows(seed).assign(B=B) for seed, B in ((1, 1024.0), (2, 4096.0))])
+    frame = jsc.fit_groups(laws.Chinchilla, table, by="B", objective=SQUARES, errors=None).to_frame()
+    assert frame["group_B"].tolist() == [1024.0, 4096.0] and (frame["B"] != frame["group_B"]).all()
+    with pytest.raises(jsc.InputError, match="at least one column"):
+        jsc.fit_groups(laws.Chinchilla, table, by=[])
+
+
 def test_optima_are_confirmed(many):
     assert many.confirmed == 1.0
 

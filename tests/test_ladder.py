@@ -1,5 +1,6 @@
 """Oracles: an uninterrupted run, byte for byte; parameters counted one by one; a parabola's own vertex."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -34,11 +35,14 @@ def stage(texts, work, *runs):
     return {path.name: path.read_bytes() for kind in ("runs", "noise") for path in (work / kind).iterdir()}
 
 
+def losses_of(work, run):
+    return pd.read_csv(work / "runs" / f"{run.file(CONFIG)}.csv")
+
+
 def test_a_killed_run_ends_in_the_same_bytes(texts, tmp_path, monkeypatch):
     run = ladder.Run("grid", SHAPE, 256, 120, seed=0, rate=0.02)
     whole = stage(texts, tmp_path / "whole", run)
-    assert list(whole) == ["grid-N768-B256-seed0.csv"]
-    losses = pd.read_csv(tmp_path / "whole" / "runs" / "grid-N768-B256-seed0.csv")["loss"]
+    losses = losses_of(tmp_path / "whole", run)["loss"]
     assert losses.iloc[-1] < losses.iloc[0] < np.log(256) + 0.1
     monkeypatch.setattr(ladder, "CHECKPOINT_SECONDS", 0.0)
     calls, advance = 0, ladder.advance
@@ -62,13 +66,26 @@ def test_a_killed_run_ends_in_the_same_bytes(texts, tmp_path, monkeypatch):
 def test_runs_side_by_side_are_the_runs_alone(texts, tmp_path):
     runs = [ladder.Run("grid", SHAPE, 256, 40, seed=seed, rate=0.02) for seed in (0, 1)]
     stage(texts, tmp_path / "together", *runs)
-    together = pd.read_csv(tmp_path / "together" / "runs" / f"{runs[0].name}.csv")
+    together = losses_of(tmp_path / "together", runs[0])
     for run in runs:
         stage(texts, tmp_path / "alone", run)
-        alone = pd.read_csv(tmp_path / "alone" / "runs" / f"{run.name}.csv")
+        alone = losses_of(tmp_path / "alone", run)
         own = together[together["run"] == run.name]
         np.testing.assert_allclose(own["loss"], alone["loss"], rtol=1e-4)
         np.testing.assert_allclose(own["loss_train"], alone["loss_train"], rtol=1e-4)
+
+
+def test_other_settings_are_another_run():
+    run = ladder.Run("grid", SHAPE, 256, 120, seed=0, rate=0.02)
+    files = {run.file(CONFIG), dataclasses.replace(run, steps=60).file(CONFIG), run.file(CONFIG | {"records": 5})}
+    assert len(files) == 3 and run.file(CONFIG | {"grid": []}) in files
+
+
+def test_a_rule_wants_three_pairs():
+    table = pd.DataFrame([{"run": f"{rate}", "N": 1e3, "B": 1e3, "S": 10, "rate": rate, "loss": 2 + rate}
+                          for rate in (0.01, 0.02, 0.04)])
+    with pytest.raises(SystemExit, match="three pairs"):
+        ladder.learning_rates(table)
 
 
 def test_no_window_is_read_twice(texts, tmp_path):
@@ -111,5 +128,5 @@ def test_it_trains_in_bfloat16(texts, tmp_path, monkeypatch):
     monkeypatch.setitem(CONFIG, "dtype", "bfloat16")
     run = ladder.Run("grid", SHAPE, 256, 40, seed=0, rate=0.02)
     stage(texts, tmp_path, run)
-    losses = pd.read_csv(tmp_path / "runs" / f"{run.name}.csv")["loss"]
+    losses = losses_of(tmp_path, run)["loss"]
     assert losses.iloc[-1] < losses.iloc[0] - 0.1

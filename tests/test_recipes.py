@@ -107,6 +107,7 @@ def test_an_end_beyond_the_scan_is_said(batches, said):
     (lambda t: t[t["B"] < 4e5], "at least 3 batch sizes"),
     (lambda t: t.assign(loss=np.where(t["B"] > 1e6, t["loss"] / 3, t["loss"])), "all batch sizes pass through"),
     (lambda t: t.drop(columns="loss"), "loss"),
+    (lambda t: t.drop(columns="run"), "column of run ids"),
 ])
 def test_a_table_that_cannot_carry_a_scan_is_refused(change, said):
     with pytest.raises(jsc.InputError, match=said) as error:
@@ -115,11 +116,11 @@ def test_a_table_that_cannot_carry_a_scan_is_refused(change, said):
 
 
 def test_levels_out_of_reach_are_refused():
-    with pytest.raises(jsc.InputError, match="the loss 1 has 0"):
+    with pytest.raises(jsc.InputError, match="the loss 1 has 0.*choose levels near 3.6"):
         recipes.contour_scan(curves(), levels=[3.8, 1.0])
 
 
-@pytest.mark.parametrize("levels", [1, [3.8], [3.8, 3.8], [3.8, -1.0], 0])
+@pytest.mark.parametrize("levels", [1, [3.8], [3.8, 3.8], [3.8, -1.0], 0, 2.5, "many"])
 def test_one_level_is_no_law(levels):
     with pytest.raises(jsc.InputError, match="two or more positive losses"):
         recipes.contour_scan(curves(), levels=levels)

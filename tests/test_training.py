@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxscale as jsc
 from jaxscale import training
 
 H = np.diag([3.0, 1.0, 0.2, -0.5])  # indefinite, as real Hessians are
@@ -90,3 +91,11 @@ def test_inside_jit_and_traced_once():
     assert float(compiled(stacked)) == pytest.approx(float(scale(stacked)), rel=1e-5)
     compiled(jax.tree.map(lambda leaf: leaf * 2, stacked))
     assert traces == 2  # the eager call and one trace
+
+
+@pytest.mark.parametrize("gradients", [jnp.ones((1, 3)), jnp.float32(1.0), {},
+                                       {"a": jnp.ones((4, 2)), "b": jnp.ones(3)}])
+def test_gradients_that_are_not_stacked_are_refused(gradients):
+    for measure in (lambda g: training.gradient_noise(g, 8), lambda g: training.curvature_noise(g, 8, lambda v: v)):
+        with pytest.raises(jsc.InputError, match="leading axis of the same K >= 2"):
+            measure(gradients)

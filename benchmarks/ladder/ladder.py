@@ -12,6 +12,7 @@ in WORK/<stage>.csv and, where the config asks for noise scales, WORK/<stage>-no
 
 import argparse
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -54,6 +55,11 @@ class Run:
         parts = (self.stage, f"N{self.shape.parameters}", f"B{self.batch}", f"seed{self.seed}")
         return "-".join(parts + ((f"rate{self.rate:g}",) if self.stage == "search" else ()))
 
+    def file(self, config):
+        """The name of its files: of other settings, another one, so that nothing trained under them is taken for it."""
+        settings = {key: value for key, value in config.items() if not isinstance(value, dict | list)}
+        return f"{self.name}-{hashlib.sha256(repr((self, settings)).encode()).hexdigest()[:8]}"
+
     def records(self, density):
         """The steps at which the test losses are measured."""
         count = round(density * np.log10(self.steps / 10)) + 1
@@ -72,7 +78,8 @@ class Run:
 def runs_of(config, stage, rule):
     """The runs of a stage, the longest first. `rule` gives the learning rate of N and B."""
     shapes = {name: model.Shape(*shape) for name, shape in config["shapes"].items()}
-    measured = {pair for block in config["noise"] for pair in itertools.product(block["shapes"], block["batches"])}
+    measured = {pair for block in config.get("noise", [])
+                for pair in itertools.product(block["shapes"], block["batches"])}
     runs = [
         Run(stage, shapes[name], batch, steps, seed, rate or rule(shapes[name].parameters, batch),
             seed == 0 and stage == "grid" and (name, batch) in measured)
@@ -178,6 +185,9 @@ def train(group, config, tables, work):
     windows = tables["train"]
     context = windows.shape[1] - 1
     rows_a_step = first.batch // context
+    if first.batch % context or rows_a_step % min(micro, rows_a_step):
+        raise SystemExit(f"{first.name}: a batch must be whole windows of {context} bytes, {micro} of them to a "
+                         "micro-batch or fewer in all")
     reserve = NOISE_MICRO_BATCHES * micro + CURVATURE_WINDOWS  # never trained on: the noise scales are measured there
     if first.steps * rows_a_step + reserve > len(windows):
         raise SystemExit(f"{first.name} reads {first.steps * rows_a_step} windows, the corpus has {len(windows)}")
@@ -188,14 +198,17 @@ def train(group, config, tables, work):
     params = jax.vmap(lambda key: model.init(key, shape, context))(keys)
     tree = (params, jax.vmap(model.optimiser.init)(params), jnp.zeros(len(group)))
     step, rows, noise = 0, [], []
-    path = work / "checkpoints" / f"{first.name}.npz"
+    path = work / "checkpoints" / f"{first.file(config)}.npz"
     if path.exists():
         step, tree, rows, noise = restore(path, tree)
     records = first.records(config["records"])
     noise_records = first.noise_records(config["records"])
     piece = max(1, int(10 * 3e10 / (shape.flops(context) * first.batch)))  # steps in about ten seconds
     saved = time.time()
+    parent = os.getppid()
     while step < first.steps:
+        if os.getppid() != parent:
+            raise SystemExit("the process that started this one is gone")
         record = int(records[np.searchsorted(records, step, side="right")])
         start, stop = step, min(record, step + piece)
         params, state, mean = advance(tree[0], tree[1], windows, order, rates, start, stop,
@@ -222,9 +235,9 @@ def train(group, config, tables, work):
         if time.time() - saved > CHECKPOINT_SECONDS or step == first.steps:
             save(path, step=step, tree=tree, rows=rows, noise=noise)
             saved = time.time()
-    write_atomically(work / "runs" / f"{first.name}.csv", pd.DataFrame(rows).to_csv(index=False))
+    write_atomically(work / "runs" / f"{first.file(config)}.csv", pd.DataFrame(rows).to_csv(index=False))
     if noise:
-        write_atomically(work / "noise" / f"{first.name}.csv", pd.DataFrame(noise).to_csv(index=False))
+        write_atomically(work / "noise" / f"{first.file(config)}.csv", pd.DataFrame(noise).to_csv(index=False))
     path.unlink()
 
 
@@ -233,12 +246,12 @@ def work_through(groups, config, corpus, work):
     counts = {"mix": config["mix_windows"], "prose": config["prose_windows"], "train": None}
     tables = {name: jnp.asarray(np.load(corpus / f"{name}.npy")[:count]) for name, count in counts.items()}
     for group in groups:
-        with open(work / "locks" / group[0].name, "w") as lock:
+        with open(work / "locks" / group[0].file(config), "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system when its owner dies
             except BlockingIOError:
                 continue
-            if not (work / "runs" / f"{group[0].name}.csv").exists():
+            if not finished(group, config, work):
                 train(group, config, tables, work)
 
 
@@ -258,14 +271,21 @@ def learning_rates(table):
         best.append({"N": int(N), "B": int(B), "rate": float(rate if curve[0] > 0 else part["rate"].iloc[lowest]),
                      "tried": dict(zip(part["rate"], part["loss"], strict=True))})
     design = np.array([[1.0, np.log(row["N"]), np.log(row["B"])] for row in best])
-    powers, *_ = np.linalg.lstsq(design, np.log([row["rate"] for row in best]), rcond=None)
+    powers, _, rank, _ = np.linalg.lstsq(design, np.log([row["rate"] for row in best]), rcond=None)
+    if rank < 3:
+        raise SystemExit(f"a rule of N and B wants a search at three pairs of them or more, not all on a line; the "
+                         f"config has {len(best)}: add blocks to [[search]]")
     return {"rule": "rate = exp(a) N^n B^b", "a": powers[0], "n": powers[1], "b": powers[2], "best": best}
 
 
-def gather(stage, runs, work):
+def finished(group, config, work):
+    return (work / "runs" / f"{group[0].file(config)}.csv").exists()
+
+
+def gather(stage, groups, config, work):
     """All finished rows of a stage as one table each for losses and noise scales."""
     for kind, suffix in (("runs", ""), ("noise", "-noise")):
-        files = [work / kind / f"{run.name}.csv" for run in runs]
+        files = [work / kind / f"{group[0].file(config)}.csv" for group in groups]
         parts = [pd.read_csv(file) for file in files if file.exists()]
         if parts:
             write_atomically(work / f"{stage}{suffix}.csv", pd.concat(parts).to_csv(index=False))
@@ -273,21 +293,22 @@ def gather(stage, runs, work):
 
 def follow(workers, groups, config, work, stage):
     """Report finished groups, the rate and the time left, until the workers end."""
-    runs = [run for group in groups for run in group]
     cost = {group: sum(run.flops(config, 64) for run in group) for group in groups}
-    left = {group for group in groups if not (work / "runs" / f"{group[0].name}.csv").exists()}
+    left = {group for group in groups if not finished(group, config, work)}
+    print(f"{len(groups) - len(left)} of {len(groups)} finished before", flush=True)
     total, started = sum(cost[group] for group in left), time.time()
     while left:
         ended = all(worker.poll() is not None for worker in workers)
         for group in sorted(left, key=lambda group: -cost[group]):
-            if (work / "runs" / f"{group[0].name}.csv").exists():
+            if finished(group, config, work):
                 left.discard(group)
-                gather(stage, runs, work)
+                gather(stage, groups, config, work)
                 done, seconds = total - sum(cost[group] for group in left), time.time() - started
                 print(f"{group[0].name}: done; {done / seconds / 1e9:.0f} GFLOP/s, about "
                       f"{(total - done) / done * seconds / 60:.0f} min left", flush=True)
         if ended and left:
-            raise SystemExit(f"the workers stopped with {len(left)} runs to go; start the stage again to go on")
+            raise SystemExit(f"the workers stopped with {len(left)} to go; what they said is above, or else another "
+                             "process works on those: start the stage again when it has ended")
         time.sleep(1)
 
 
@@ -301,6 +322,15 @@ def main():
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     config = tomllib.loads(asked.config.read_text())
+    for name in ("train", "mix", "prose"):
+        if not (asked.corpus / f"{name}.npy").exists():
+            raise SystemExit(f"{asked.corpus} holds no {name}.npy: run corpus.py {asked.corpus} first")
+    if asked.stage != "search" and not (asked.work / "rates.json").exists():
+        raise SystemExit(f"{asked.work} holds no rates.json: run the search stage first")
+    if any(config[f"{name}_windows"] % 64 for name in ("mix", "prose")):
+        raise SystemExit("mix_windows and prose_windows must be multiples of 64")
+    if asked.workers > len(os.sched_getaffinity(0)):
+        raise SystemExit(f"--workers must be at most the {len(os.sched_getaffinity(0))} cores that may be used")
     for folder in ("runs", "noise", "locks", "checkpoints"):
         (asked.work / folder).mkdir(parents=True, exist_ok=True)
     rule = None
@@ -326,10 +356,12 @@ def main():
             os.sched_setaffinity(workers[-1].pid, {sorted(os.sched_getaffinity(0))[index]})
     try:
         follow(workers, groups, config, asked.work, asked.stage)
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; start the stage again to go on") from None
     finally:
         for worker in workers:
             worker.terminate()
-        gather(asked.stage, runs, asked.work)
+        gather(asked.stage, groups, config, asked.work)
     if asked.stage == "search":
         rates = learning_rates(pd.read_csv(asked.work / "search.csv"))
         write_atomically(asked.work / "rates.json", json.dumps(rates, indent=1) + "\n")

@@ -51,7 +51,10 @@ def scan_figure(scan, law, noise):
         colour = plt.get_cmap("viridis")(i / len(scan.levels))
         left.loglog(B, scan.S_min[i] + scan.E_min[i] / B, color=colour, label=f"L = {scan.levels[i]:.2f}")
         left.loglog(scan.batch, scan.steps[i], "o", ms=4, color=colour)
-    left.set(xlabel="batch size B, bytes", ylabel="steps S", title="Contours of the loss and S = S_min + E_min / B")
+        if scan.flagged[i].any():
+            left.loglog(scan.batch[scan.flagged[i]], scan.reached[i][scan.flagged[i]], "x", ms=5, color=colour)
+    left.set(xlabel="batch size B, bytes", ylabel="steps S",
+             title="Contours of the loss, S = S_min + E_min / B (x: flagged)")
     left.legend(fontsize=7)
     low, high = scan.interval(0.8)
     right.errorbar(scan.levels, scan.B_crit, [scan.B_crit - low.B_crit, high.B_crit - scan.B_crit], fmt="o", ms=4,
@@ -70,7 +73,7 @@ def scan_figure(scan, law, noise):
     right.set(xscale="log", yscale="log", xlabel="loss, nats a byte", ylabel="bytes", ylim=(100, 1e5),
               title=f"Critical batch size and noise scales, N = {thousands(SCANNED)}")
     right.invert_xaxis()
-    ticks = [x for x in (2.2, 2.4, 2.6, 2.8, 3.0, 3.2) if L.min() < x < L.max()]
+    ticks = [x for x in (2.2, 2.3, 2.4, 2.5, 2.6, 2.7, 2.8) if L.min() < x < L.max()]
     right.set_xticks(ticks, [f"{x}" for x in ticks])
     right.minorticks_off()
     right.legend(fontsize=7, loc="lower left", ncols=2)
@@ -131,12 +134,14 @@ def error_figure(tables):
     for axis, (name, own) in zip(axes, tables.items(), strict=True):
         for rival, style in zip(RIVALS, ("-", "--", ":", "-."), strict=True):
             for B, part in own.groupby("B"):
-                progress = (part["S"] - SCORED_FROM) / (part["S"].max() - SCORED_FROM)
+                if part[rival].isna().all():
+                    continue
+                progress = np.log(part["S"] / SCORED_FROM) / np.log(part["S"].max() / SCORED_FROM)
                 axis.plot(progress, 100 * (part[rival] / part["truth"] - 1), style, lw=1.4 if rival == OURS else 1,
                           color=colours(own["B"].unique(), "plasma")[B],
                           label=f"{rival}, B = {B}" if name == "mix" else None)
         axis.axhline(0, color="black", lw=0.6)
-        axis.set(xlabel="share of the run after warm-up", title=TITLES[name])
+        axis.set(xlabel="share of the run's log steps after warm-up", title=TITLES[name])
     axes[0].set_ylabel("forecast over what happened, %")
     figure.legend(fontsize=7, loc="outside right center")
     return figure
@@ -209,6 +214,17 @@ def progress_table(tables):
             yield f"| {name} | {low:.0%} .. {min(high, 1):.0%} of log steps | {part.median():.2%} | {part.max():.2%} |"
 
 
+def moves(tables, grid, noise):
+    """How far the target is from the grid's largest run, and how the noise scale moves along one run."""
+    for name, own in tables.items():
+        change = changes(own, grid, name)
+        yield (f"{TITLES[name].capitalize()}: from N = {grid['N'].max()} to the target the loss changes by "
+               f"{np.nanmax(change):.1%} to {np.nanmin(change):.1%} at the same step and batch size.\n")
+    run = noise[noise["N"] == noise["N"].max()]
+    scale = (run["gradient_noise"] / run["gradient_signal"]).round(-2).astype(int)
+    yield f"tr Σ / |G|² along {run['run'].iloc[0]}: {', '.join(map(str, scale))}."
+
+
 def remarks(whole, grid, target, forecast):
     """How far seeds differ, what a layer does, and how well the law's form could do."""
     deeper = whole[(whole["layers"] == 3) & (whole["S"] >= SCORED_FROM)]
@@ -265,6 +281,7 @@ def main():
              "## Contours", "", *scan_table(scan, law), "",
              "## Noise scales", "", *noise_table(noise, scan, law), "",
              "## Forecast of the target", "", *score_table(tables, grid), "", *progress_table(tables), "",
+             *moves(tables, grid, noise), "",
              *remarks(whole, grid, target, forecast), "",
              "## After the fact", "", *after_the_fact(grid, target), "",
              "## Constants of the forecast", "", "```",

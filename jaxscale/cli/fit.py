@@ -17,7 +17,7 @@ LISTED = 5  # rows named one by one in a note
 
 
 def fit(
-    table: file("TABLE", "csv, jsonl, json or parquet.") = None,
+    table: file("TABLE", "csv, jsonl, json (.gz or not) or parquet.") = None,
     example: taking("NAME", "Fit a table inside the package: ladder, the project's own runs.") = None,
     law: taking("NAME", "See 'jaxscale laws'; without it kaplan-nsb for several batch sizes, else chinchilla.") = None,
     by: repeated("COL", "Fit each group of a column's values; repeatable.") = None,
