@@ -149,8 +149,8 @@ def _refit(task, point, counts, means, search, progress):
     if search is not None:
         begin = np.concatenate([begin, search(weights)], axis=1)
     draws, each, free = begin.shape
-    ends = task.solve(begin.reshape(-1, free),
-                      lambda fits: {"weights": weights[fits // each], "prior_mean": means[fits // each]},
+    theirs = {"weights": weights} | ({"prior_mean": means} if task.prior else {})  # without: as compiled for the fit
+    ends = task.solve(begin.reshape(-1, free), lambda fits: {name: x[fits // each] for name, x in theirs.items()},
                       vertex.CORNERS[:4], progress and (lambda ended: progress(ended / each)))
     values = np.where(ends.done & np.all(np.isfinite(ends.points), axis=1), ends.values, np.inf).reshape(draws, each)
     best = np.argmin(values, axis=1)
