@@ -108,7 +108,7 @@ DRAWS = 512  # of the bootstrap, searched and solved at once: bounds the memory
 def _bootstrap(task, point, draws, seed, progress=None, starts="global"):
     task = dataclasses.replace(task, optimizer=None)  # every draw to its end, whatever found the optimum
     counts = uncertainty.resampled_counts(task.run_count, draws, seed)
-    with jax.enable_x64(True):  # around the problem too: whether a law is a sum of powers is seen in 64 bits only
+    with jax.enable_x64(True):
         # What a prior knows is resampled too: each draw has a mean of its own, the prior's sd around it.
         mean, precision = task.problem().prior_mean, task.problem().prior_precision
         spread = np.sqrt(np.where(precision > 0, (task.phi or 0.0) / np.where(precision > 0, precision, 1.0), 0.0))

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 
+import jax
 import numpy as np
 
 from jaxscale import vertex
@@ -72,7 +73,8 @@ class Task:
 
     @functools.cached_property
     def _power_sum(self):
-        return power_sum(self.Law, self._centred, self.held, self.observed, self.inputs, self._centre)
+        with jax.enable_x64(True):  # in 32 bits no law looks like a sum of powers, and the answer is kept
+            return power_sum(self.Law, self._centred, self.held, self.observed, self.inputs, self._centre)
 
     @functools.cached_property
     def _centred(self):

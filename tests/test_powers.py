@@ -55,3 +55,7 @@ def test_a_held_scale_or_a_freed_floor_is_left_to_differentiation(runs):
         assert make_task(laws.Chinchilla, runs, fix={"A": 400.0}).problem().power_sum is None
         assert make_task(laws.KaplanNS, runs, free="E").problem().power_sum is None
         assert make_task(laws.Chinchilla, runs, tie=[("alpha", "beta")]).problem().power_sum is not None
+
+
+def test_it_is_seen_from_32_bits_too(runs):
+    assert make_task(laws.Chinchilla, runs).problem().power_sum is not None
