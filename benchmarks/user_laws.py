@@ -41,3 +41,15 @@ class BatchChinchilla:
 
     def __call__(self, N, D, B):
         return self.E + self.A / N**self.alpha + self.G * ((1 + B / (self.B_0 * D**self.gamma)) / D) ** self.beta
+
+
+@jsc.law(inputs=("x", "z"))
+class Plane:
+    """L = c + g x + h z."""
+
+    c: float = jsc.constant()
+    g: float = jsc.constant()
+    h: float = jsc.constant()
+
+    def __call__(self, x, z):
+        return self.c + self.g * x + self.h * z

@@ -41,6 +41,14 @@ def _amplitudes(gram, aim, signed):
     return jax.lax.fori_loop(0, 60, descend, jnp.zeros_like(aim))
 
 
+def _squares(gram, aim, whole, signed):
+    """Amplitudes [k, ...] of terms of size 1, and the weighted squares that they leave of `whole`; inf for NaN."""
+    amplitude = _amplitudes(gram, aim, signed)
+    square = jnp.einsum("k...,kl...,l...->...", amplitude, gram, amplitude)
+    value = whole - 2 * jnp.sum(amplitude * aim, axis=0) + square
+    return amplitude, jnp.where(jnp.isfinite(value), value, jnp.inf)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _project(Law, scaling, searched, observed, inputs, weights):
     """Constants at one searched point, the scaling ones by non-negative least squares of relative residuals."""
@@ -73,10 +81,7 @@ def _score_each(Law, scaling, grid, observed, inputs, weights):
         gram = jnp.zeros((len(scaling), len(scaling), weights.shape[0]))
         gram = gram.at[pairs[0], pairs[1]].set(squares).at[pairs[1], pairs[0]].set(squares)
         size = jnp.sqrt(jnp.diagonal(gram).T)
-        gram, aim = gram / (size[:, None] * size), aim / size
-        amplitude = _amplitudes(gram, aim, signed)
-        value = sums[-1] - 2 * jnp.sum(amplitude * aim, axis=0) + jnp.einsum("kd,kld,ld->d", amplitude, gram, amplitude)
-        return jnp.where(jnp.isfinite(value), value, jnp.inf)
+        return _squares(gram / (size[:, None] * size), aim / size, sums[-1], signed)[1]
 
     return jax.lax.map(one, grid)
 
@@ -139,14 +144,9 @@ def find_starts_each(Law, inputs, observed, weights, held, count):
         mean = _score_each(Law, scaling, grid, observed, inputs, weights.mean(axis=0, keepdims=True))
         best = np.argsort(np.asarray(mean)[:, 0], kind="stable")[:EACH]
         cube, grid = cube[best], {name: values[best] for name, values in grid.items()}
-    value = np.array(_score_each(Law, scaling, grid, observed, inputs, weights))  # [points, draws]
-    near = np.max(np.abs(cube[:, None] - cube), axis=-1, initial=0.0) <= APART
-    found = []
-    for _ in range(count):
-        best = np.argmin(value, axis=0)
-        found.append(best)
-        value[near[best].T] = np.inf
-    chosen = {name: values[np.stack(found, axis=1)] for name, values in grid.items()}
+    value = _score_each(Law, scaling, grid, observed, inputs, weights)  # [points, draws]
+    best = _best_apart(np.array(value).T, cube, count)
+    chosen = {name: values[best] for name, values in grid.items()}
     return np.asarray(_project_each(Law, scaling, chosen, observed, inputs, weights))
 
 
@@ -158,19 +158,24 @@ def find_power_starts(problems, weights, held, count):
     """
     Law, (other, positive) = problems.Law, problems.others()
     _, cube, grid = _searched(Law, held)
-    nu = np.stack([grid[name] for name in Law.constants if name in grid], axis=1)[:, other]
+    nu = np.stack([grid[name] for name in Law.constants], axis=1)[:, other]
     value, tau = map(np.array, _score_tables(problems, nu, weights))  # [tables, points], [tables, points, k]
-    near = np.max(np.abs(cube[:, None] - cube), axis=-1, initial=0.0) <= APART
-    starts, tables = [], np.arange(len(value))
-    with np.errstate(divide="ignore"):
-        coordinates = np.where(positive, np.log(nu), nu)
+    best = _best_apart(value, cube, count)
+    theta = np.zeros((*best.shape, len(Law.constants)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        theta[..., other] = np.where(positive, np.log(nu), nu)[best]
+    theta[..., problems.places(problems.centred)] = np.take_along_axis(tau, best[..., None], axis=1)
+    starts = np.einsum("tcp,tpq->tcq", theta, problems.select) / problems.select.sum(axis=1)[:, None]
+    return np.clip(starts, problems.lower[:, None], problems.upper[:, None])
+
+
+def _best_apart(value, cube, count):
+    """Indices [many, count] of the points of least value [many, points], best first, no two close to each other."""
+    near, found = np.max(np.abs(cube[:, None] - cube), axis=-1, initial=0.0) <= APART, []
     for _ in range(count):
-        best = np.argmin(value, axis=1)
-        theta = np.zeros((len(value), len(Law.constants)))
-        theta[:, other], theta[:, problems.places(problems.centred)] = coordinates[best], tau[tables, best]
-        starts.append(np.einsum("tp,tpq->tq", theta, problems.select) / problems.select.sum(axis=1))
-        value[near[best]] = np.inf
-    return np.clip(np.stack(starts, axis=1), problems.lower[:, None], problems.upper[:, None])
+        found.append(np.argmin(value, axis=1))
+        value[near[found[-1]]] = np.inf
+    return np.stack(found, axis=1)
 
 
 @jax.jit
@@ -191,12 +196,11 @@ def _score_tables(problems, nu, weights):
 
     # The non-negative least squares of all tables and points together: their loop has few, long steps.
     gram, aim, size = jax.lax.map(table, (problems, weights))  # [tables, points, ...]
-    gram, aim = jnp.moveaxis(gram, (2, 3), (0, 1)), jnp.moveaxis(aim, 2, 0)
-    amplitude = _amplitudes(gram, aim, np.zeros(len(aim), bool))
     weight = jnp.sum(weights, axis=1)[:, None]
-    value = weight - 2 * jnp.sum(amplitude * aim, axis=0) + jnp.einsum("ktp,kltp,ltp->tp", amplitude, gram, amplitude)
+    amplitude, value = _squares(jnp.moveaxis(gram, (2, 3), (0, 1)), jnp.moveaxis(aim, 2, 0), weight,
+                                np.zeros(aim.shape[2], bool))
     amplitude = jnp.maximum(amplitude, 1e-3 * jnp.sqrt(weight))  # as in `_project`
-    return jnp.where(jnp.isfinite(value), value, jnp.inf), jnp.log(jnp.moveaxis(amplitude, 0, 2) / size)
+    return value, jnp.log(jnp.moveaxis(amplitude, 0, 2) / size)
 
 
 def _searched(Law, held):

@@ -15,7 +15,7 @@ import optax
 import pandas as pd
 import pytest
 from scipy.optimize import least_squares, linprog
-from user_laws import OverTrained
+from user_laws import OverTrained, Plane, StepsToLoss
 
 import jaxscale as jsc
 from jaxscale import laws
@@ -33,18 +33,6 @@ OBJECTIVES = {"squares": jsc.squares(), "huber": jsc.huber(1e-3), "wide huber": 
 # Newton's model promises below 1e-14 of the objective at the end, so constants are good to the root of that, 1e-7,
 # times how loosely the table holds them: 30 for a condition number of 1e3.
 SAME = 3e-6
-
-
-@jsc.law(inputs=("x", "z"))
-class Plane:
-    """L = c + g x + h z."""
-
-    c: float = jsc.constant()
-    g: float = jsc.constant()
-    h: float = jsc.constant()
-
-    def __call__(self, x, z):
-        return self.c + self.g * x + self.h * z
 
 
 def plane(seed=0, rows=40):
@@ -627,17 +615,6 @@ def test_a_law_whose_constants_have_either_sign():
     ours = fit(Plane, plane_runs(X, y), jsc.squares(log=False))
     assert ours.converged and ours.law.h < 0 < ours.law.g
     close(ours.law, dict(zip("cgh", least, strict=True)))
-
-
-@jsc.law(inputs=("B",), output="S")
-class StepsToLoss:
-    """S = S_min + E_min / B at a fixed loss: all its constants scale a term, and its output is no loss."""
-
-    S_min: float = jsc.constant(positive=True)
-    E_min: float = jsc.constant(positive=True)
-
-    def __call__(self, B):
-        return self.S_min + self.E_min / B
 
 
 @pytest.mark.parametrize("log", [True, False], ids=["of the log", "of the steps"])

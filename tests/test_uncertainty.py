@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from user_laws import Plane
 
 import jaxscale as jsc
 from jaxscale import laws, uncertainty
@@ -32,18 +33,6 @@ def noisy(seed, noise=0.01):
 def chinchilla(seed=0, runs=None, **question):
     table = jsc.Runs.from_columns({"N": N, "D": D, "loss": noisy(seed)}, run=runs)
     return jsc.fit(laws.Chinchilla, table, **({"objective": SQUARES} | question))
-
-
-@jsc.law(inputs=("x", "z"))
-class Plane:
-    """L = c + g x + h z."""
-
-    c: float = jsc.constant()
-    g: float = jsc.constant()
-    h: float = jsc.constant()
-
-    def __call__(self, x, z):
-        return self.c + self.g * x + self.h * z
 
 
 def plane(seed, runs, per_run, within=0.9):
