@@ -1,82 +1,78 @@
-"""Many tables fitted side by side: tasks of one law and question, each with its own table.
+"""Many fits handed out to all local devices: CPU devices, GPUs or TPUs.
 
-Tables are filled up to one of a few lengths (`task`), those of one length are stacked, and their fits go through one
-queue (`minimise`). What comes out is the same as of a loop of fits.
+Each device has slots and a line of its own (`minimise`), and devices never wait for each other within a line. The host
+hands over a few slots-full at a time, which bounds the memory and shows progress. Fits do not see each other, so what
+comes out does not depend on the number of devices.
 """
 
-import dataclasses
+import functools
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
-from jaxscale.certificate import check_identifiable
-from jaxscale.errors import FitError
-from jaxscale.minimise import Ends, minimise
-from jaxscale.problem import Rows, rows
-from jaxscale.solver import damped_newton
-from jaxscale.starts import find_power_starts
+from jaxscale.minimise import Ends, Line, advance, blank, extended
 
-STARTS = 4  # of each table's global search that are followed to their ends
-TABLES = 64  # stacked at once, so that one shape is compiled for each length; fewer of long tables
-NUMBERS = 4_000_000  # in one stacked column, at most: bounds the memory
-
-_rows = jax.jit(jax.vmap(rows))
+LINE = 8  # fits handed over at once, a slot
 
 
-def solve_each(tasks, progress=None):
-    """`(Ends, Rows at the best end)` of each task, a FitError, or None where it must be fitted by itself.
+def slots_for(rows, fits):
+    """How many fits advance together: as many as keep their sweeps in the cache, a power of two up to 16."""
+    return 1 << int(max(1, min(16, fits, 65536 // rows))).bit_length() - 1
 
-    Sums of powers without a prior, minimised by the default solver, are fitted here.
+
+def minimise(problem, optimizer, starts, own, of, *, second_order, max_steps, progress=None):
+    """Run every fit to its end -> `Ends`.
+
+    Args:
+      problem: what all fits share.
+      starts: free coordinates [fits, q].
+      own: what is not shared, a dict of arrays [k, ...]: the rows' `weights`, and any fields of the problem.
+      of: [fits], which of the k is each fit's.
+      progress: called with the number of fits that have ended since the last call.
     """
-    found, alike = [None] * len(tasks), {}
-    for i, task in enumerate(tasks):
-        if task.optimizer is None and task.objective.name != "lad" and not task.prior:
-            problem = task.problem()
-            if problem.power_sum is not None:
-                leaves, structure = jax.tree.flatten(problem)
-                alike.setdefault((structure, tuple(np.shape(leaf) for leaf in leaves)), []).append(i)
-    for (_, shapes), members in alike.items():
-        most = int(np.clip(NUMBERS // max(map(np.prod, shapes)), 1, TABLES))
-        for i in range(0, len(members), most):
-            block = members[i:i + most]
-            for place, result in zip(block, _solve([tasks[i] for i in block], most, progress), strict=True):
-                found[place] = result
-    return found
+    starts, of, optimizer = np.asarray(starts, np.float64), np.asarray(of), extended(optimizer)
+    fits, free = starts.shape
+    rows = own["weights"].shape[1]
+    devices = tuple(jax.local_devices()[:fits])
+    width = slots_for(rows, -(-fits // len(devices)))
+    waiting = LINE * width
+    floor = 0.5 * problem.scale * rows * (8 * np.finfo(np.float64).eps) ** 2
+    onwards = _on_each(devices, optimizer, second_order)
+    queue = jax.tree.map(lambda x: np.stack([x] * len(devices)), blank(optimizer, width, waiting, free, own))
+    problem = jax.tree.map(jax.numpy.asarray, problem)
+    ends = Ends(starts.copy(), np.full(fits, np.inf), np.zeros(fits, bool))
+    unbegun, left = np.arange(fits), fits
+    while left:
+        share = min(waiting, -(-len(unbegun) // len(devices)))
+        lines = [unbegun[i * share:(i + 1) * share] for i in range(len(devices))]
+        index = np.stack([np.concatenate([line, np.zeros(waiting - len(line), int)]) for line in lines])
+        names = np.stack([np.concatenate([line, np.full(waiting - len(line), -1)]) for line in lines])
+        line = Line(names, starts[index], jax.tree.map(lambda x: x[of[index]], own))  # noqa: B023
+        queue = onwards(problem, floor, max_steps, line,
+                        len(devices) * share >= len(unbegun), queue)
+        following, ended, who = map(np.asarray, (queue.following, queue.ended, queue.who))
+        found = [np.asarray(part) for part in queue.ends]
+        for i, count in enumerate(ended):
+            for whole, part in zip(ends, found, strict=True):
+                whole[who[i, :count]] = part[i, :count]
+        unbegun = np.concatenate([*(line[begun:] for line, begun in zip(lines, following, strict=True)),
+                                  unbegun[len(devices) * share:]])
+        left -= int(ended.sum())
+        if progress and ended.any():
+            progress(int(ended.sum()))
+    return ends
 
 
-def _solve(tasks, places, progress):
-    """Tasks whose problems have the same shapes, stacked in `places` places; the last one fills those left over."""
-    filled = tasks + tasks[-1:] * (places - len(tasks))
-    problems = [task.problem() for task in filled]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
-    weights = np.stack([task.weights for task in filled])
-    starts = find_power_starts(stacked, weights, tasks[0].held, STARTS)  # [tables, starts, q]
-    known, results = _rows(stacked, starts[:, 0]), [None] * len(tasks)
-    jacobians = np.asarray(known.jacobian)
-    for i, task in enumerate(tasks):
-        try:
-            check_identifiable(task, jacobians[i])
-        except FitError as error:
-            results[i] = error
-    able = np.array([i for i, result in enumerate(results) if result is None], int)
-    if not len(able):
-        return results
-    fields = {field.name: getattr(stacked, field.name) for field in dataclasses.fields(stacked)
-              if not field.metadata.get("static")}
+@functools.lru_cache
+def _on_each(devices, optimizer, second_order):
+    """`advance` on every device at once: the line and the queue have a leading axis of devices."""
 
-    def own(fits):
-        return jax.tree.map(lambda values: values[able[fits // STARTS]], fields | {"weights": weights})
+    def one(problem, floor, max_steps, line, last, queue):
+        line, queue = jax.tree.map(lambda x: x[0], (line, queue))
+        queue = advance(optimizer, second_order, problem, floor, max_steps, line, last, queue)
+        return jax.tree.map(lambda x: x[None], queue)
 
-    ends = minimise(problems[0], damped_newton(), starts[able].reshape(len(able) * STARTS, -1), own, second_order=True,
-                    max_steps=tasks[0].patience, progress=progress and (lambda ended: progress(ended / STARTS)))
-    ends = [part.reshape(len(able), STARTS, *part.shape[1:]) for part in ends]
-    ends[1] = values = np.where(np.all(np.isfinite(ends[0]), axis=2), ends[1], np.inf)
-    points = np.array(starts[:, 0])
-    points[able] = ends[0][np.arange(len(able)), np.argmin(values, axis=1)]
-    known = jax.tree.map(np.asarray, _rows(stacked, points))
-    for place, i in enumerate(able):
-        results[i] = (Ends(*(part[place] for part in ends)), Rows(*(part[i] for part in known)))
-        if not np.any(np.isfinite(values[place])):
-            results[i] = FitError(f"none of the {STARTS} starts of {tasks[i].Law.__name__} ended at a finite "
-                                  "objective: check the units of the columns.")
-    return results
+    whole, split = PartitionSpec(), PartitionSpec("fits")
+    return jax.jit(jax.shard_map(one, mesh=Mesh(np.array(devices), ("fits",)), check_vma=False, out_specs=split,
+                                 in_specs=(whole, whole, whole, split, whole, split)))

@@ -1,11 +1,13 @@
 """Whether a fit can be believed: did it end at an optimum, and can the table tell the constants apart?"""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxscale.errors import FitError
 
+CONVERGED = 1e-8  # of the objective that Newton's model may still promise at an optimum
 AGREES = 1e-8  # relative excess of the objective at which a start counts as having found the same optimum
 
 
@@ -27,46 +29,72 @@ class Certificate:
 
     @property
     def converged(self):
-        return self.promised <= 1e-8 if self.vertex is None else self.vertex
+        return self.promised <= CONVERGED if self.vertex is None else self.vertex
 
 
-def certify(task, ends, best, objective, vertex=None):
-    """The certificate of the fit that ended at index `best` of `ends`."""
-    problem, point, value = task.problem(), ends.points[best], ends.values[best]
-    inner = (point > problem.lower) & (point < problem.upper)
-    unit = 1.0 if problem.log else np.max(problem.target)
-    floor = 0.5 * problem.scale * len(task.observed) * (8 * np.finfo(np.float64).eps * unit) ** 2  # of rounding errors
-    agreeing = int(np.sum(ends.values <= value + AGREES * abs(value) + floor))
-    at_bound = tuple("=".join(group) for group, off in zip(task.groups, inner, strict=True) if not off)
-    at = np.ix_(inner, inner)
-    gauss_newton = ends.gauss_newtons[best][at]
-    spread = np.sqrt(np.diag(gauss_newton))
-    condition = float(np.linalg.cond(gauss_newton / np.outer(spread, spread))) if np.all(spread > 0) else np.inf
-    promised = np.inf  # where a constant ran off so far that the curvature is no number
-    if np.all(np.isfinite(ends.hessians[best])):
-        promised = min(_decrement(ends.gradients[best][inner], curvature) for curvature in (ends.hessians[best][at],
-                                                                                            gauss_newton))
-    share = 0.0 if promised <= floor else float(promised / max(objective, floor))
-    return Certificate(share, agreeing, len(ends.values), condition, at_bound, vertex)
+class Judged(NamedTuple):
+    """What certificates are made of, with an axis of fits."""
+
+    promised: np.ndarray
+    agreeing: np.ndarray
+    condition: np.ndarray
+    inner: np.ndarray  # [fits, q], off the bounds
+
+    @property
+    def converged(self):
+        return self.promised <= CONVERGED
+
+
+def judge(lower, upper, points, values, looks, objective, floor):
+    """Whether fits ended at optima -> `Judged`.
+
+    Args:
+      lower, upper: [q]; points: [fits, q], the best ends; values: [fits, starts], where all ended; looks: `Look` at the
+      points; objective: [fits], without a prior's part; floor: [fits], the objective of rounding errors alone.
+    """
+    inner = (points > lower) & (points < upper)
+    both, one = inner[:, :, None] & inner[:, None, :], np.eye(len(lower))
+    least = values.min(axis=1)
+    agreeing = np.sum(values <= (least + AGREES * np.abs(least) + floor)[:, None], axis=1)
+    gauss_newton, hessian = (np.where(both, x, one) for x in (looks.gauss_newton, looks.hessian))
+    known = np.all(np.isfinite(hessian) & np.isfinite(gauss_newton), axis=(1, 2))  # not where a constant ran off
+    gauss_newton, hessian = (np.where(known[:, None, None], x, one) for x in (gauss_newton, hessian))
+    spread = np.sqrt(np.diagonal(gauss_newton, axis1=1, axis2=2))
+    flat = ~np.all(spread > 0, axis=1)
+    spread = np.where(spread > 0, spread, 1.0)
+    condition = np.where(flat, np.inf, np.linalg.cond(gauss_newton / (spread[:, :, None] * spread[:, None, :])))
+    gradient = np.where(inner, looks.gradient, 0.0)
+    promised = np.minimum(_decrement(gradient, hessian), _decrement(gradient, gauss_newton))
+    share = np.where(promised <= floor, 0.0, promised / np.maximum(objective, floor))
+    return Judged(np.where(known, share, np.inf), agreeing, np.where(known, condition, np.inf), inner)
 
 
 def _decrement(gradient, curvature):
     """Newton's decrement, the decrease that a quadratic model promises; inf where the model has no minimum."""
-    if not len(gradient):
-        return 0.0
     values, vectors = np.linalg.eigh(curvature)
-    return 0.5 * float(np.sum((vectors.T @ gradient) ** 2 / values)) if values.min() > 0 else np.inf
+    along = np.einsum("fji,fj->fi", vectors, gradient)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(values.min(axis=1) > 0, 0.5 * np.sum(along**2 / values, axis=1), np.inf)
+
+
+def flat_directions(jacobian, weights, informed):
+    """Directions [fits, q, q] of the free coordinates, and which of them the rows say nothing of [fits, q].
+
+    jacobian: [fits, n, q]; weights: [fits, n]; informed: [q], 1.0 where a prior says something.
+    """
+    jacobian = jacobian * np.sqrt(weights)[..., None]
+    size = np.linalg.norm(jacobian, axis=1)
+    size[size <= 1e-12 * np.max(size, axis=1, keepdims=True)] = np.inf  # rounding errors: this constant changes nothing
+    known = np.broadcast_to(np.diag(informed), (len(jacobian), len(informed), len(informed)))
+    scaled = np.concatenate([jacobian / size[:, None], known], axis=1)
+    _, singular, directions = np.linalg.svd(np.linalg.qr(scaled, mode="r"))
+    return directions, singular < 1e-7 * singular[:, :1]
 
 
 def check_identifiable(task, jacobian):
     """Raise FitError where the table cannot tell constants apart: the Jacobian [n, q] of the best start lacks rank."""
-    jacobian = jacobian * np.sqrt(task.weights)[:, None]
-    size = np.linalg.norm(jacobian, axis=0)
-    informed = np.array([any(name in task.prior for name in group) for group in task.groups])
-    size[size <= 1e-12 * np.max(size)] = np.inf  # rounding errors: this constant changes nothing
-    scaled = np.concatenate([jacobian / size, np.diag(informed.astype(float))])
-    _, singular, directions = np.linalg.svd(np.linalg.qr(scaled, mode="r"))
-    flat = directions[np.concatenate([singular, np.zeros(len(directions) - len(singular))]) < 1e-7 * singular[0]]
+    directions, flat = (x[0] for x in flat_directions(jacobian[None], task.weights[None], task.informed))
+    flat = directions[flat]
     if not len(flat):
         return
     names = [" = ".join(group) for group, involved in zip(task.groups, np.abs(flat).max(axis=0) > 1e-3, strict=True)

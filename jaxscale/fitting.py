@@ -6,16 +6,15 @@ import math
 import jax
 import numpy as np
 
-from jaxscale import uncertainty, vertex
-from jaxscale.certificate import AGREES, Certificate, certify, check_identifiable
+from jaxscale import stacks, uncertainty, vertex
+from jaxscale.certificate import AGREES, Certificate, check_identifiable
 from jaxscale.errors import FitError, InputError
-from jaxscale.laws.base import as_floats, from_unconstrained
-from jaxscale.problem import look, rows, thetas_of
+from jaxscale.laws.base import as_floats
+from jaxscale.problem import rows, thetas_of
 from jaxscale.report import report
+from jaxscale.stacks import STARTS
 from jaxscale.starts import corner
-from jaxscale.task import Task, make_task
-
-STARTS = 16  # of the global search that are followed to their ends
+from jaxscale.task import Task, checked_weights, make_task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,7 +121,7 @@ def _bootstrap(task, point, draws, seed, progress=None, starts="global"):
                            f"{len(task.groups)} constants; hold some with fix=.")
         theta = np.asarray(thetas_of(task.problem(), points))
     how = "runs multinomially" if task.run_count >= 30 else "runs by Dirichlet weights"
-    return uncertainty.Bootstrap(_law(task, theta[kept]), float(1 - kept.mean()),
+    return uncertainty.Bootstrap(as_floats(stacks.laws(task, theta[kept])), float(1 - kept.mean()),
                                  f"{task.run_count} {how}, {draws} draws",
                                  float(confirmed[kept].mean()) if search else math.nan)
 
@@ -144,14 +143,15 @@ def _searches(task, point, places, count=2):
 
 def _refit(task, point, counts, means, search, progress):
     """Best points [draws, q] of tables with runs counted [draws, runs] times; which converged, which were confirmed."""
+    draws = len(counts)
     weights = task.weights * counts[:, task.run]
-    begin = np.tile(point, (len(counts), 1, 1))
+    begin = np.tile(point, (draws, 1, 1))
     if search is not None:
         begin = np.concatenate([begin, search(weights)], axis=1)
     draws, each, free = begin.shape
-    theirs = {"weights": weights} | ({"prior_mean": means} if task.prior else {})  # without: as compiled for the fit
-    ends = task.solve(begin.reshape(-1, free), lambda fits: {name: x[fits // each] for name, x in theirs.items()},
-                      vertex.CORNERS[:4], progress and (lambda ended: progress(ended / each)))
+    own = {"weights": weights} | ({"prior_mean": means} if task.prior else {})  # without: as compiled for the fit
+    ends = task.solve(begin.reshape(-1, free), own, np.repeat(np.arange(draws), each), vertex.CORNERS[:4],
+                      progress=progress and (lambda ended: progress(ended / each)))
     values = np.where(ends.done & np.all(np.isfinite(ends.points), axis=1), ends.values, np.inf).reshape(draws, each)
     best = np.argmin(values, axis=1)
     least = values.min(axis=1)
@@ -174,7 +174,8 @@ def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bou
       prior: {"alpha": (0.34, 0.05)}, mean and standard deviation, the latter of the logarithm for a positive constant.
         Minimised is then objective / phi + sum(((x - mean) / sd)^2) / 2, phi the noise of the fit without the prior.
       bounds: {"beta": (0.1, 1.0)}, within the law's own.
-      weights: [n], on top of the table's; or "run", every run counting the same.
+      weights: [n], on top of the table's; or "run", every run counting the same. A matrix [fits, n] is as many fits at
+        once, each with a global search of its own: `GroupFits`, whose errors are by the sandwich unless asked for.
       x: the column that `PowerLaw` reads.
       optimizer: any optax optimiser in place of the default solver, for at most `max_steps` steps from each start,
         then polished by the default solver unless polish=False.
@@ -195,8 +196,14 @@ def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bou
       0.5 2.0
     """
     check_errors(errors, draws)
+    many = np.ndim(weights) == 2
     task = make_task(Law, runs, objective=objective, fix=fix, free=free, tie=tie, prior=prior, bounds=bounds,
-                     weights=weights, x=x, optimizer=optimizer, max_steps=max_steps, drop_bad=drop_bad)
+                     weights=None if many else weights, x=x, optimizer=optimizer, max_steps=max_steps,
+                     drop_bad=drop_bad)
+    if many:
+        from jaxscale.groups import fit_weightings
+
+        return fit_weightings(task, checked_weights(weights, runs, task.runs), errors, polish, draws, seed, progress)
     with jax.enable_x64(True):
         return fit_task(task, polish, errors, draws, seed, progress)
 
@@ -215,27 +222,31 @@ def fit_task(task, polish, errors, draws, seed, progress):
     ends = _search(task, starts, polish)
     if task.prior:
         r = np.asarray(rows(task.problem(), ends.points[np.nanargmin(ends.values)]).residuals)
-        task = dataclasses.replace(task, phi=uncertainty.noise(task.objective, r, task.weights))
+        task = dataclasses.replace(task, phi=float(uncertainty.noise(task.objective, r, task.weights)))
         ends = _search(task, np.concatenate([ends.points, starts]), polish)
-    return conclude(task, ends, None, errors, draws, seed, progress)
-
-
-def conclude(task, ends, known, errors, draws, seed, progress):
-    """The `Fit` that ended at the best of `ends`; `known` are the rows there, or None."""
     best = int(np.nanargmin(ends.values))
-    point, problem, passed = ends.points[best], task.problem(), None
-    objective = float(ends.values[best] - 0.5 * np.sum(problem.prior_precision * (point - problem.prior_mean) ** 2))
+    return conclude(task, ends.points[best], np.where(np.isnan(ends.values), np.inf, ends.values), len(ends.values),
+                    errors, draws, seed, progress)
+
+
+def conclude(task, point, values, tried, errors, draws, seed, progress):
+    """The `Fit` at a point [q], the best of the ends of `tried` starts, whose values are `values`."""
+    problem, passed, objective = task.problem(), None, None
     if task.objective.name == "lad":
         exact, total, passed = vertex.solve_vertex(problem, point, task.weights)
+        objective = np.array([total if passed and not task.prior else vertex.total(
+            problem, np.asarray(rows(problem, point).residuals), task.weights)])
         point = exact if passed and not task.prior else point
-        objective = total if passed and not task.prior else vertex.total(
-            problem, np.asarray(rows(problem, point).residuals), task.weights)
-    certificate = certify(task, ends, best, objective, None if task.prior else passed)
-    r, jacobian, theta, slope = map(np.asarray, rows(problem, point) if known is None else known)
+    stack = stacks.Stack.of_weights(task, task.weights[None])
+    found = stacks.conclude(stack, point[None], values[None], objective)
+    judged, r = found.judged, found.rows.residuals[0]
+    at_bound = tuple("=".join(group) for group, off in zip(task.groups, judged.inner[0], strict=True) if not off)
+    certificate = Certificate(float(judged.promised[0]), int(judged.agreeing[0]), tried, float(judged.condition[0]),
+                              at_bound, None if task.prior else passed)
     outside = float(np.average(np.abs(r) > task.objective.delta, weights=task.weights))
-    law = _law(task, theta)
-    unknown = _why_unknown(task, errors)
-    if not np.all(np.isfinite(ends.hessians[best])):
+    law = as_floats(jax.tree.map(lambda x: x[0], found.law))
+    unknown = "not asked for" if errors is None else why_unknown(task, task.weights, task.run)
+    if not np.all(np.isfinite(found.look.hessian)):
         unknown = unknown or "unknown: a constant ran off so far that the curvature is no number"
     if unknown is None and (errors == "bootstrap" or errors == "auto" and task.objective.robust and outside > 0.5):
         drawn = _bootstrap(task, point, draws, seed, progress)
@@ -245,36 +256,26 @@ def conclude(task, ends, known, errors, draws, seed, progress):
             f", since {outside:.0%} of the residuals lie outside Huber's corner")
         how = f"bootstrap of {drawn.scheme}, {drawn.failed:.1%} failed{why}"
     else:
-        covariance = np.full((len(slope), len(slope)), np.nan)
-        if unknown is None:
-            covariance = slope @ _sandwich(task, problem, point, r, jacobian, ends.hessians[best]) @ slope.T
-        natural = type(law)(**{
-            name: math.sqrt(covariance[i, i]) * (getattr(law, name) if about.positive else 1.0)
-            for i, (name, about) in enumerate(task.Law.constants.items())})
+        known = np.nan if unknown else 1.0
+        covariance = known * found.covariance[0]
+        natural = as_floats(type(law)(*(known * found.standard_errors[0])))
         how = unknown or f"sandwich clustered by run ({task.run_count} runs)" + (
             f", curvature smoothed over {uncertainty.bandwidth(r, task.weights):.2g}" if task.objective.robust else "")
-    stuck = {name: np.nan for names in certificate.at_bound for name in names.split("=")}  # a bound is not an estimate
+    stuck = {name: np.nan for names in at_bound for name in names.split("=")}  # a bound is not an estimate
     natural = dataclasses.replace(natural, **stuck)
-    return Fit(law, objective, certificate.converged, natural, uncertainty.as_dict(task.Law.constants, covariance), how,
-               certificate, _facts(task, r, outside), task, point)
+    return Fit(law, float(found.objective[0]), certificate.converged, natural,
+               uncertainty.as_dict(task.Law.constants, covariance), how, certificate, _facts(task, r, outside), task,
+               point)
 
 
-def _why_unknown(task, errors):
-    """Why the table cannot say how far the constants may be off, or None."""
-    free, rows = len(task.groups), int(np.sum(task.weights > 0))
-    if errors is None:
-        return "not asked for"
+def why_unknown(task, weights, run):
+    """Why a table, given by the weights and run codes of its rows, cannot say how far the constants may be off."""
+    free, rows = len(task.groups), int(np.sum(weights > 0))
     if rows <= free and not task.prior:
         return f"unknown: {rows} rows for {free} constants leave nothing to judge them by"
-    if task.run_count < 2:
+    if run.max() < 1:
         return "unknown: all rows are of one run, and only other runs can say how runs differ"
     return None
-
-
-def _law(task, theta):
-    """The law, or the laws, of unconstrained constants [..., p]; held ones have their value to the last digit."""
-    held = {name: np.full(theta.shape[:-1], value) for name, value in task.held.items()}
-    return as_floats(dataclasses.replace(from_unconstrained(task.Law, theta), **held))
 
 
 def _starts(task):
@@ -295,27 +296,11 @@ def _search(task, starts, polish):
     ends = task.solve(starts)
     if task.optimizer is not None and polish:
         ends = dataclasses.replace(task, optimizer=None).solve(ends.points)
-    elif task.optimizer is not None:
-        known = [look(task.problem(), point, task.weights) for point in ends.points]
-        ends = ends._replace(**{where: np.array([getattr(s, what) for s in known]) for where, what in (
-            ("gradients", "gradient"), ("gauss_newtons", "gauss_newton"), ("hessians", "hessian"))})
     values = np.where(np.all(np.isfinite(ends.points), axis=1), ends.values, np.nan)
     if not np.any(np.isfinite(values)):
         raise FitError(f"none of the {len(starts)} starts of {task.Law.__name__} ended at a finite objective: check "
                        f"the units of the columns.")
     return ends._replace(values=values)
-
-
-def _sandwich(task, problem, point, r, jacobian, hessian):
-    """The clustered sandwich [q, q] of the coordinates off their bounds; 0 for those at one."""
-    inner = np.flatnonzero((point > problem.lower) & (point < problem.upper))
-    at, covariance = np.ix_(inner, inner), np.zeros((len(point), len(point)))
-    side = np.where(r > 0, problem.overestimate, 1.0) * problem.scale * (np.abs(r) <= problem.delta)
-    prior = np.diag(problem.prior_precision)
-    bend = hessian - (jacobian * (task.weights * side)[:, None]).T @ jacobian - prior
-    covariance[at] = uncertainty.clustered_sandwich(task.objective, r, jacobian[:, inner], bend[at], task.weights,
-                                                    task.run, prior[at])
-    return covariance
 
 
 def _facts(task, residuals, outside):

@@ -1,42 +1,54 @@
-"""One law fitted to each group of a table: every family, data source or metric of its own."""
+"""One law fitted many times: to each group of a table, or to one table under many weightings of its rows."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 
-from jaxscale.batching import solve_each
+from jaxscale import stacks
+from jaxscale.certificate import check_identifiable
 from jaxscale.errors import FitError, InputError
-from jaxscale.fitting import Fit, check_errors, conclude, fit_task
+from jaxscale.fitting import check_errors, conclude, fit_task, why_unknown
 from jaxscale.runs import Runs
-from jaxscale.task import checked_weights, law_class, make_task
+from jaxscale.stacks import Stack
+from jaxscale.task import checked_weights, filled, law_class, make_task
+
+TABLES = 256  # stacked at once; 16 where there are few: so two shapes are compiled for each length
+ROWS = 1 << 18  # stacked at once, at most, each some 50 numbers on its way: 100 MB
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroupFits:
-    """Fits by group: `keys` [groups] dicts of the group's values, `fits` and `reasons`, one of which is None in each.
+    """Many fits of a law, arrays with one axis of groups, NaN where a group has no fit.
 
-    `law` is a law whose fields carry the groups on their leading axis, NaN where a group has no fit.
+    `keys` are dicts of the groups' values. `law` and `standard_errors` are laws whose fields carry the groups; `points`
+    are the rows fitted, `agreeing` the starts that reached the optimum. `reasons` says of each group why it has no fit,
+    or one that has not converged, else None. `fits[i]` is group i's `Fit`, made when it is looked at, or None.
     """
 
     Law: type
     keys: tuple[dict, ...]
-    fits: tuple[Fit | None, ...]
+    law: object
+    standard_errors: object
+    objective: np.ndarray
+    converged: np.ndarray
+    points: np.ndarray
+    agreeing: np.ndarray
     reasons: tuple[str | None, ...]
+    fits: "Fits"
 
     def __repr__(self):
-        done = sum(bool(fit and fit.converged) for fit in self.fits)
-        return f"GroupFits of {self.Law.__name__}: {len(self.keys)} groups, {done} converged; to_frame() is the table"
+        return (f"GroupFits of {self.Law.__name__}: {len(self)} groups, {self.converged.sum()} converged; to_frame() "
+                "is the table")
 
-    @property
-    def law(self):
-        return self.Law(**{name: np.array([getattr(fit.law, name) if fit else np.nan for fit in self.fits])
-                           for name in self.Law.constants})
+    def __len__(self):
+        return len(self.keys)
 
     @property
     def confirmed(self):
         """The share of fitted groups whose optimum was reached from two starts or more."""
-        return float(np.mean([fit.certificate.agreeing > 1 for fit in self.fits if fit] or [np.nan]))
+        return float(np.mean(self.agreeing[self.points > 0] > 1)) if self.points.any() else np.nan
 
     def to_frame(self):
         """A DataFrame, one row a group: its values, the constants, objective, converged, points and reason.
@@ -45,19 +57,32 @@ class GroupFits:
         """
         from jaxscale.tables import frame
 
-        return frame([self._row(*group) for group in zip(self.keys, self.fits, self.reasons, strict=True)])
+        found = {name: getattr(self.law, name) for name in self.Law.constants}
+        found |= {"objective": self.objective, "converged": self.converged, "points": self.points,
+                  "reason": np.array(self.reasons, object)}
+        return frame({f"group_{name}" if name in found else name: [key[name] for key in self.keys]
+                      for name in self.keys[0]} | found)
 
-    def _row(self, key, fit, reason):
-        found = {name: getattr(fit.law, name) if fit else np.nan for name in self.Law.constants}
-        found |= {"objective": fit.objective if fit else np.nan, "converged": bool(fit and fit.converged),
-                  "points": fit.facts["points"] if fit else 0, "reason": reason}
-        return {f"group_{name}" if name in found else name: value for name, value in key.items()} | found
+
+class Fits:
+    """The groups' fits, each made when it is looked at."""
+
+    def __init__(self, make, count):
+        self._make, self._places = functools.cache(make), range(count)
+
+    def __len__(self):
+        return len(self._places)
+
+    def __getitem__(self, i):
+        places = self._places[i]
+        return [self._make(place) for place in places] if isinstance(places, range) else self._make(places)
 
 
 def fit_groups(Law, table, *, by, progress=None, errors="sandwich", polish=True, draws=500, seed=0, **question):
     """Fit `Law` to each group of a table -> `GroupFits`; a group that cannot be fitted is a row with a reason.
 
-    Groups of a sum of powers (Chinchilla's law, Kaplan's L(N, S), power laws, many a user's) are fitted side by side.
+    The groups are fitted side by side, each with a global search of its own; those of one length, filled up to the next
+    of 16, 32, 64, 128, 256, 384, 512, ..., share what is compiled. At most 2^18 rows are on their way at once.
 
     Args:
       table: `Runs`, a DataFrame or a path; `by`: the names of the columns that make the groups.
@@ -81,30 +106,152 @@ def fit_groups(Law, table, *, by, progress=None, errors="sandwich", polish=True,
     by = [by] if isinstance(by, str) else list(by)
     if not by:
         raise InputError("by= must name at least one column that makes the groups; it is empty: by=['family'], say.")
-    groups = table.by(by)
     check_errors(errors, draws)
-    fits, reasons = [None] * len(groups), [None] * len(groups)
-    tasks = {}
-    for i, (_, runs) in enumerate(groups):
-        try:
-            tasks[i] = make_task(Law, runs, **question)
-        except InputError as error:
-            reasons[i] = str(error)
-            if progress:
-                progress(1)
+    keys, places = table.grouped(by)
+    batch = _Batch(Law, len(keys), lambda i: make_task(Law, table.take(places[i]), **question), errors, polish, draws,
+                   seed, progress)
     with jax.enable_x64(True):
-        together = dict(zip(tasks, solve_each(list(tasks.values()), progress), strict=True))
-        for i, task in tasks.items():
+        _fit_tables(batch, table, places, question)
+    if not batch.points.any() and len({*batch.reasons}) == 1:
+        raise InputError(batch.reasons[0])
+    return batch.result(keys)
+
+
+def fit_weightings(task, weights, errors, polish, draws, seed, progress):
+    """Fit one table under each row of `weights` [fits, n], a factor of the task's own -> `GroupFits`."""
+    total = task.row_weights * weights
+    batch = _Batch(task.Law, len(weights), lambda i: dataclasses.replace(task, row_weights=total[i]), errors, polish,
+                   draws, seed, progress)
+    filling = np.zeros((1, len(task.weights) - total.shape[1]))
+    places = min(TABLES, max(1, ROWS // len(task.weights)))
+    with jax.enable_x64(True):
+        few = np.sum(total > 0, axis=1) < len(task.groups)
+        for i in np.flatnonzero(few):
+            batch.refuse(i, f"{task.Law.__name__} has {len(task.groups)} free constants, which need at least as many "
+                            f"rows, but the weights leave {np.sum(total[i] > 0)}")
+        for block in _blocks(np.flatnonzero(~few), places):
+            rows = np.concatenate([total[block], np.repeat(filling, len(block), axis=0)], axis=1)
+            batch.fit(Stack.of_weights(task, rows), block, np.full(len(block), total.shape[1]))
+    return batch.result(tuple({"weights": i} for i in range(len(weights))))
+
+
+def _fit_tables(batch, table, places, question):
+    """Lay the tables out, those of one length together, and fit them."""
+    Law = batch.Law
+    names = [question.get("x") or name if name == "x" else name for name in Law.inputs]
+    plain = table.plain(names, Law.output) if question.get("weights") is None else np.zeros(len(table), bool)
+    first, tables, lengths = None, {}, {}
+    for i, rows in enumerate(places):
+        weights = table.weights[rows]
+        if first is None or not plain[rows].all() or np.count_nonzero(weights) < len(first.groups):
+            try:  # the front door of a single fit: it derives columns, drops rows, or says what is wrong
+                task = batch.task(i)
+            except InputError as error:
+                batch.refuse(i, str(error))
+                continue
+            first, runs, rows, weights = first or task, task.runs, slice(None), task.row_weights
+        else:
+            runs = table
+        tables[i] = (*(runs.columns[name] for name in (*names, Law.output)), runs.run), rows, weights
+        lengths.setdefault(filled(len(weights)), []).append(i)
+    for length, members in lengths.items():
+        for block in _blocks(np.array(members), min(TABLES, max(1, ROWS // length))):
+            if first.objective.name == "lad" or first.optimizer is not None:
+                batch.fit_alone(block)
+                continue
+            whole = np.empty((len(names) + 3, len(block), length))
+            for place, i in enumerate(block):
+                columns, rows, weights = tables[i]
+                for to, values in zip(whole[:, place], (*(column[rows] for column in columns), weights), strict=True):
+                    to[:len(weights)], to[len(weights):] = values, values[0]
+                whole[-1, place, len(weights):] = 0.0
+            *inputs, observed, run, weights = whole
+            run = np.stack([np.unique(one, return_inverse=True)[1] for one in run])
+            batch.fit(Stack.of_tables(first, tuple(inputs), observed, weights, run), block,
+                      np.array([len(tables[i][2]) for i in block]))
+
+
+def _blocks(members, most):
+    """Members in blocks of one size, the last one filled up with its last member."""
+    size = min(16, most) if len(members) <= 16 else most
+    return [members[np.minimum(np.arange(i, i + size), len(members) - 1)] for i in range(0, len(members), size)]
+
+
+class _Batch:
+    """The arrays of `GroupFits` as they are filled."""
+
+    def __init__(self, Law, count, task, errors, polish, draws, seed, progress):
+        self.Law, self.task, self.progress = Law, task, progress or (lambda _: None)
+        self.how = errors, draws, seed, None
+        self.polish, self.reasons, self.whole = polish, [None] * count, {}
+        self.constants, self.errors = np.full((2, count, len(Law.constants)), np.nan)
+        self.objective, self.least, self.phi = np.full((3, count), np.nan)
+        self.converged, (self.points, self.agreeing, self.tried) = np.zeros(count, bool), np.zeros((3, count), int)
+        self.places = [None] * count  # free coordinates of the optima
+
+    def refuse(self, i, why):
+        self.reasons[i] = why
+        self.progress(1)
+
+    def fit_alone(self, members):
+        """By a loop of single fits."""
+        for i in dict.fromkeys(members.tolist()):
             try:
-                if isinstance(together[i], FitError):
-                    raise together[i]
-                fits[i] = (fit_task(task, polish, errors, draws, seed, None) if together[i] is None else
-                           conclude(task, *together[i], errors, draws, seed, None))
-                reasons[i] = None if fits[i].converged else "not converged"
+                fit = self.whole[i] = fit_task(self.task(i), self.polish, *self.how)
             except (InputError, FitError) as error:
-                reasons[i] = str(error)
-            if progress and not isinstance(together[i], tuple):
-                progress(1)
-    if not any(fits) and len(set(reasons)) == 1:
-        raise InputError(reasons[0])
-    return GroupFits(Law, tuple(key for key, _ in groups), tuple(fits), tuple(reasons))
+                self.refuse(i, str(error))
+                continue
+            for into, law in ((self.constants, fit.law), (self.errors, fit.standard_errors)):
+                into[i] = [getattr(law, name) for name in self.Law.constants]
+            self.objective[i], self.converged[i], self.points[i] = fit.objective, fit.converged, fit.facts["points"]
+            self.agreeing[i], self.reasons[i] = fit.certificate.agreeing, None if fit.converged else "not converged"
+            self.progress(1)
+
+    def fit(self, stack, members, rows):
+        """A stack of tables of so many `rows` [fits], whose last fits may repeat the last member."""
+        count = len(dict.fromkeys(members.tolist()))
+        solved = stacks.solve(stack, count)
+        if stack.task.prior:
+            stack, solved = stacks.weigh_priors(stack, solved, count)
+        found = stacks.conclude(stack, solved.points, solved.values)
+        outside = np.average(np.abs(found.rows.residuals) > stack.task.objective.delta, weights=stack.weights, axis=1)
+        alone = solved.plain | ~np.isfinite(solved.values.min(axis=1))
+        for place, i in enumerate(members[:count]):
+            if solved.flat[place]:
+                try:
+                    check_identifiable(self.task(i), solved.jacobian[place])
+                except FitError as error:
+                    self.refuse(i, str(error))
+                continue
+            if alone[place]:
+                self.fit_alone(members[place:place + 1])
+                continue
+            self.constants[i] = [getattr(found.law, name)[place] for name in self.Law.constants]
+            self.objective[i], self.least[i] = found.objective[place], solved.values[place].min()
+            self.converged[i], self.points[i] = found.judged.converged[place], rows[place]
+            self.agreeing[i], self.tried[i] = found.judged.agreeing[place], solved.tried[place]
+            self.places[i], self.phi[i] = solved.points[place], stack.phi[place]
+            self.reasons[i] = None if self.converged[i] else "not converged"
+            robust, errors = stack.task.objective.robust, self.how[0]
+            if errors == "bootstrap" or errors == "auto" and robust and outside[place] > 0.5:
+                fit = self.make(i)
+                self.errors[i] = [getattr(fit.standard_errors, name) for name in self.Law.constants]
+            elif errors is not None and not why_unknown(stack.task, stack.weights[place], stack.run[place]):
+                self.errors[i] = found.standard_errors[place]
+            self.progress(1)
+
+    def make(self, i):
+        """Group i's `Fit`."""
+        if i in self.whole or self.places[i] is None:
+            return self.whole.get(i)
+        task = dataclasses.replace(self.task(i), phi=None if np.isnan(self.phi[i]) else float(self.phi[i]))
+        values = np.where(np.arange(self.tried[i]) < self.agreeing[i], self.least[i], np.inf)
+        with jax.enable_x64(True):
+            fit = conclude(task, self.places[i], values, int(self.tried[i]), *self.how)
+        return dataclasses.replace(fit, law=self.Law(*map(float, self.constants[i])),
+                                   objective=float(self.objective[i]), converged=bool(self.converged[i]))
+
+    def result(self, keys):
+        law, errors = (self.Law(*values.T) for values in (self.constants, self.errors))
+        return GroupFits(self.Law, tuple(keys), law, errors, self.objective, self.converged, self.points, self.agreeing,
+                         tuple(self.reasons), Fits(self.make, len(keys)))

@@ -26,14 +26,14 @@ from jaxscale.terms import scaling_constants, unit_terms
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class PowerSum:
-    """What there is to know of such a law at a table.
+    """What there is to know of such a law at a table; at several, with an axis of tables before the others.
 
     g is `level`, and f_k . nu the sum of sign * column * nu_j over the `slopes` (k, j, column, sign) of term k: the
     columns are logs of inputs, few, and shared by terms. Shares and powers are linear in nu, level + slope @ nu.
     """
 
-    level: jax.Array | None  # [n, k], logs of the terms less their logs at the centre, nu at 0; None: all zero
-    columns: jax.Array  # [n, u]
+    level: jax.Array | None  # [k, n], logs of the terms less their logs at the centre, nu at 0; None: all zero
+    columns: jax.Array  # [u, n]
     products: jax.Array  # [n, 1 + u + u (u + 1) / 2]: one, the columns, and their products in pairs
     share: jax.Array  # [k], log of the term's share at the centre, its scaling constant at 1 and nu at 0
     share_slope: jax.Array  # [k, j]
@@ -43,44 +43,51 @@ class PowerSum:
 
 
 def power_sum(Law, centred, held, observed, inputs, centre):
-    """The law as a sum of powers; None where it is none.
+    """The law at tables [tables, n] as a sum of powers; None where it is none.
 
     Args:
       centred: the scaling constants that are fitted; held: dict of the constants that keep a value.
-      centre: the inputs [1] at the centre of the data, and the output there [1].
+      centre: the inputs [tables, 1] at the centres of the data, and the outputs there [tables, 1].
     """
     scaling = scaling_constants(Law, frozenset())
     elsewhere = any(name not in centred and held.get(name) != 0.0 for name in scaling)
     if not centred or elsewhere or hasattr(Law, "separated"):
         return None
     others = [name for name in Law.constants if name not in scaling]
-    inputs = tuple(np.append(x, at) for x, at in zip(inputs, centre[0], strict=True))
-    observed = np.append(observed, centre[1])
+    inputs = [np.concatenate([x, at], axis=1) for x, at in zip(inputs, centre[0], strict=True)]
+    observed = np.concatenate([observed, centre[1]], axis=1)
     # The other constants at a base, one moved at a time, and all moved: the last tests that all is linear.
     base = np.array([np.sign(Law.constants[name].upper) * 0.5 or 0.5 for name in others])
     moves = np.vstack([np.zeros(len(others)), 0.25 * np.eye(len(others)), np.full(len(others), 0.125)])
-    left, rest, logs, power = map(np.asarray, _log_terms(Law, scaling, base + moves, observed, inputs))
-    of = [scaling.index(name) for name in centred]
-    found = np.concatenate([logs[:, of], power[:, of, None]], axis=2)  # [moves, k, rows, centre, power]
-    slope = np.moveaxis((found[1:-1] - found[0]) / 0.25, 0, -1)  # [k, n + 2, j]
-    straight = np.allclose(found[-1] - found[0], 0.125 * slope.sum(axis=-1), rtol=1e-9, atol=1e-9)
-    if not (straight and np.allclose(left, observed, rtol=1e-12) and np.all(np.abs(rest) < 1e-12)):
+    left, rest, logs, power = map(np.asarray, _log_terms(Law, scaling, base + moves, observed.ravel(),
+                                                         tuple(x.ravel() for x in inputs)))
+    if not (np.allclose(left, observed.ravel(), rtol=1e-12) and np.all(np.abs(rest) < 1e-12)):
         return None
-    level = found[0] - slope @ base
-    whole = level[:, :-1] + np.log(observed)  # of the terms themselves, not of their shares
-    level_rows, features = (whole[:, :-1] - whole[:, -1:]).T, np.swapaxes(slope[:, :-2] - slope[:, -2:-1], 0, 1)
-    columns, slopes = _distinct(features)
-    pairs = [columns[:, a] * columns[:, b] for a, b in _pairs(columns.shape[1])]
-    products = np.stack([np.ones(len(columns)), *columns.T, *pairs], axis=1)
-    return PowerSum(level_rows if np.any(np.abs(level_rows) > 1e-12) else None, columns, products, level[:, -2],
-                    slope[:, -2], level[:, -1], slope[:, -1], slopes)
+    of = [scaling.index(name) for name in centred]
+    logs = logs[:, of].reshape(len(moves), len(of), *observed.shape) + np.log(observed)  # of terms, not shares
+    parts, straight = [], []
+    for found in (logs[..., :-1] - logs[..., -1:], logs[..., -1] - np.log(observed[:, -1]), power[:, of]):
+        slope = np.moveaxis((found[1:-1] - found[0]) / 0.25, 0, -1)  # [..., j]
+        straight.append(np.allclose(found[-1] - found[0], 0.125 * slope.sum(axis=-1), rtol=1e-9, atol=1e-9))
+        parts += [found[0] - slope @ base, slope]
+    if not all(straight):
+        return None
+    level, features, share, share_slope, power, power_slope = parts  # [k, tables, n], [k, tables, n, j], ...
+    columns, slopes = _distinct(np.moveaxis(features, 0, -2))
+    pairs = [columns[a] * columns[b] for a, b in _pairs(len(columns))]
+    products = np.stack([np.ones(features.shape[1:-1]), *columns, *pairs], axis=-1)
+    tables = len(observed)
+    return PowerSum(np.swapaxes(level, 0, 1) if np.any(np.abs(level) > 1e-12) else None,
+                    np.stack(columns, axis=1) if columns else np.zeros((tables, 0, features.shape[2])), products, share.T,
+                    np.swapaxes(share_slope, 0, 1), np.tile(power, (tables, 1)), np.tile(power_slope, (tables, 1, 1)),
+                    slopes)
 
 
 def _distinct(features):
-    """The different columns [n, u] of features [n, k, j], and where each stands: (k, j, column, sign)."""
+    """The different ones of features [..., k, j], and where each stands: (k, j, its number, sign)."""
     columns, slopes = [], []
-    for k, j in np.ndindex(features.shape[1:]):
-        one = features[:, k, j]
+    for k, j in np.ndindex(features.shape[-2:]):
+        one = features[..., k, j]
         size = np.max(np.abs(one))
         if size < 1e-12:
             continue
@@ -91,7 +98,7 @@ def _distinct(features):
         else:
             columns.append(one)
             slopes.append((k, j, len(columns) - 1, 1))
-    return np.stack(columns, axis=1) if columns else np.zeros((len(features), 0)), tuple(slopes)
+    return columns, tuple(slopes)
 
 
 def _pairs(count):
@@ -138,14 +145,14 @@ def _assembly(terms, others, columns, slopes):
 
 def exponents_at(known, nu, zero):
     """g_k + f_k . nu of every term, a list; of a term that is the same in all rows, `zero`."""
-    exponents = [zero] * len(known.share) if known.level is None else list(zero + known.level.T)
+    exponents = [zero] * len(known.share) if known.level is None else list(zero + known.level)
     for k, j, u, sign in known.slopes:
-        exponents[k] = exponents[k] + sign * nu[j] * known.columns[:, u]
+        exponents[k] = exponents[k] + sign * nu[j] * known.columns[u]
     return exponents
 
 
-def sweep(known, tau, nu, log_centre, target, weights, log, scale, delta, overestimate):
-    """Value, gradient [m], Gauss-Newton [m, m] and Hessian [m, m] in (tau, nu), m = k + j.
+def sweep(known, tau, nu, log_centre, target, weights, log, scale, delta, overestimate, exact):
+    """Value, gradient [m] and curvature [m, m] in (tau, nu), m = k + j: the Hessian if `exact`, else Gauss-Newton.
 
     All sums over rows are one matrix product, of weights times shares [.., n] with the fixed products [n, ..].
     """
@@ -154,25 +161,22 @@ def sweep(known, tau, nu, log_centre, target, weights, log, scale, delta, overes
     # Nothing keeps an exp from overflowing: that is a place no solver stays at. Behind the barrier XLA computes each
     # once, not again in each of its many uses.
     powers, total = jax.lax.optimization_barrier((powers, sum(powers) + jnp.zeros_like(target)))
-    shares = [power * (1 / total) for power in powers]
+    part = 1 / total
+    shares = [power * part for power in powers]
     log_output = jnp.log(total) + log_centre
-    output = None if log else jnp.exp(log_output)
+    output = 1.0 if log else jnp.exp(log_output)
     r = log_output - target if log else output - target
     side = scale * weights * side_weight(r, overestimate)
-    slope = side * huber_slope(r, delta)
-    inside = side * (jnp.abs(r) <= delta)
-    reweighted = side * jnp.minimum(1.0, delta / jnp.abs(r))
-    if log:
-        exact = inside - slope
-    else:
-        slope, reweighted, exact = slope * output, reweighted * output**2, inside * output**2
-    squares = [shares[a] * shares[b] for a, b in _pairs(terms)]
-    rows = [*(reweighted * s for s in squares), *(exact * s for s in squares), *(slope * s for s in shares)]
+    slope = side * huber_slope(r, delta) * output
+    inside = side * (jnp.abs(r) <= delta) * output**2 - (slope if log else 0.0)
+    reweighted = side * jnp.minimum(1.0, delta / jnp.abs(r)) * output**2
+    bend = jnp.where(exact, inside, reweighted)
+    rows = [*(bend * shares[a] * shares[b] for a, b in _pairs(terms)), *(slope * share for share in shares)]
     sums = jnp.stack(rows) @ known.products
-    cautious, whole, pull = sums[:len(squares)], sums[len(squares):-terms], sums[-terms:]
-    outer, bent = _assembly(terms, others, known.columns.shape[1], known.slopes)
+    whole, pull = sums[:-terms], sums[-terms:]
+    outer, bent = _assembly(terms, others, len(known.columns), known.slopes)
     gradient = jnp.concatenate([pull[:, 0], jnp.zeros(others)])
     for k, j, u, sign in known.slopes:
         gradient = gradient.at[terms + j].add(sign * pull[k, 1 + u])
-    return (jnp.sum(side * huber_value(r, delta)), gradient, (outer @ cautious.ravel()).reshape(m, m),
-            (outer @ whole.ravel() + bent @ pull.ravel()).reshape(m, m))
+    curvature = outer @ whole.ravel() + jnp.where(exact, bent @ pull.ravel(), 0.0)
+    return jnp.sum(side * huber_value(r, delta)), gradient, curvature.reshape(m, m)

@@ -92,35 +92,34 @@ class Sweep(NamedTuple):
 
     value: jax.Array
     gradient: jax.Array  # [q]
-    gauss_newton: jax.Array  # [q, q], positive semi-definite: rows outside the corner reweighted
-    hessian: jax.Array  # [q, q], exact
+    curvature: jax.Array  # [q, q]
 
 
-def sweep(problem, u, weights):
-    """Value, gradient and both curvature matrices at u."""
-    fitted = _by_differentiation(problem, u, weights) if problem.power_sum is None else _in_closed_form(
-        problem, u, weights)
-    prior, off = jnp.diag(problem.prior_precision), u - problem.prior_mean
-    return Sweep(fitted.value + 0.5 * off @ prior @ off, fitted.gradient + prior @ off, fitted.gauss_newton + prior,
-                 fitted.hessian + prior)
+def sweep(problem, u, weights, exact):
+    """Value, gradient and curvature at u: the Hessian if `exact`, else the Gauss-Newton matrix.
+
+    The latter is positive semi-definite: rows outside a robust objective's corner are reweighted.
+    """
+    of = _by_differentiation if problem.power_sum is None else _in_closed_form
+    fitted, prior, off = of(problem, u, weights, exact), jnp.diag(problem.prior_precision), u - problem.prior_mean
+    return Sweep(fitted.value + 0.5 * off @ prior @ off, fitted.gradient + prior @ off, fitted.curvature + prior)
 
 
-def _in_closed_form(problem, u, weights):
+def _in_closed_form(problem, u, weights, exact):
     """Of a sum of powers: see `powers`."""
     plain = problem.offset + problem.select @ u
     at, (other, positive) = problem.places(problem.centred), problem.others()
     nu = jnp.where(positive, jnp.exp(plain[other]), plain[other])
-    value, gradient, gauss_newton, hessian = powers.sweep(
+    value, gradient, curvature = powers.sweep(
         problem.power_sum, plain[at], nu, jnp.log(problem.centre[1][0]), problem.target, weights, problem.log,
-        problem.scale, problem.delta, problem.overestimate)
+        problem.scale, problem.delta, problem.overestimate, exact)
     select = problem.select[other]
     chain = jnp.concatenate([problem.select[at], jnp.where(positive, nu, 1.0)[:, None] * select])  # [m, q]
-    curl = gradient[len(at):] * jnp.where(positive, nu, 0.0)
-    return Sweep(value, gradient @ chain, chain.T @ gauss_newton @ chain,
-                 chain.T @ hessian @ chain + (select * curl[:, None]).T @ select)
+    curl = jnp.where(exact & positive, gradient[len(at):] * nu, 0.0)
+    return Sweep(value, gradient @ chain, chain.T @ curvature @ chain + (select * curl[:, None]).T @ select)
 
 
-def _by_differentiation(problem, u, weights):
+def _by_differentiation(problem, u, weights, exact):
     """Of any law, all forward: q is small, n is not."""
 
     def slopes(u):
@@ -132,10 +131,25 @@ def _by_differentiation(problem, u, weights):
     hessian, (gradient, r, jacobian, side) = jax.jacfwd(slopes, has_aux=True)(u)
     value = jnp.sum(side * huber_value(r, problem.delta))
     reweighted = side * jnp.minimum(1.0, problem.delta / jnp.abs(r))
-    return Sweep(value, gradient, (jacobian * reweighted[:, None]).T @ jacobian, hessian)
+    return Sweep(value, gradient, jnp.where(exact, hessian, (jacobian * reweighted[:, None]).T @ jacobian))
 
 
-look = jax.jit(sweep)
+class Look(NamedTuple):
+    """What a certificate needs to know of a point u."""
+
+    value: jax.Array
+    gradient: jax.Array  # [q]
+    gauss_newton: jax.Array  # [q, q]
+    hessian: jax.Array  # [q, q]
+
+
+@jax.jit
+def look(problem, u, weights):
+    """Both curvatures at u."""
+    both = jax.vmap(sweep, in_axes=(None, None, None, 0))(problem, u, weights, jnp.array([False, True]))
+    return Look(both.value[0], both.gradient[0], *both.curvature)
+
+
 free_of = jax.jit(jax.vmap(Problem.free, in_axes=(None, 0)))
 thetas_of = jax.jit(jax.vmap(Problem.theta, in_axes=(None, 0)))
 

@@ -310,9 +310,10 @@ class Runs:
         if mask.dtype != bool or mask.shape != self.row.shape:
             raise InputError(f"a choice of rows must be {len(self)} booleans; it is {mask.dtype} of shape "
                              f"{mask.shape}: build it from the columns of these runs.")
-        return self._take(np.flatnonzero(mask))
+        return self.take(np.flatnonzero(mask))
 
-    def _take(self, places: np.ndarray) -> "Runs":
+    def take(self, places: np.ndarray) -> "Runs":
+        """The rows at these places; runs are numbered anew."""
         return replace(self, columns={name: values[places] for name, values in self.columns.items()},
                        groups={name: text[places] for name, text in self.groups.items()},
                        run=_first_seen(self.run[places]), weights=self.weights[places], row=self.row[places])
@@ -429,6 +430,10 @@ class Runs:
         >>> [(group, len(part)) for group, part in runs.by("family")]
         [({'family': 'a'}, 2), ({'family': 'b'}, 1)]
         """
+        return [(key, self.take(places)) for key, places in zip(*self.grouped(names), strict=True)]
+
+    def grouped(self, names: str | Sequence[str]) -> tuple[list[dict], list[np.ndarray]]:
+        """The values of the named columns and the places of the rows of each combination, as `by` orders them."""
         values, code = {}, np.zeros(len(self), int)
         for name in [names] if isinstance(names, str) else names:
             key = self._key(name)
@@ -438,8 +443,25 @@ class Runs:
                                  f"{', '.join(self._there())}{nearest(name, self._there())}: name one of them.")
             own = np.unique(values[name], return_inverse=True)[1]
             code = _first_seen(code * len(self) + own)
-        return [({name: column[places[0]].item() for name, column in values.items()}, self._take(places))
-                for places in _split(code)]
+        places = _split(code)
+        heads = np.array([rows[0] for rows in places], int)
+        cells = [column[heads].tolist() for column in values.values()]
+        return [dict(zip(values, row, strict=True)) for row in zip(*cells, strict=True)], places
+
+    def plain(self, inputs: Sequence[str], output: str) -> np.ndarray:
+        """Which rows [n] need no second look: `select` would take them, as they are, alone or together."""
+        plain, there = np.ones(len(self), bool), {*self.columns}
+        needed = [self._key(name) for name in (*inputs, output)]
+        for name in needed:
+            if name in self.ambiguous or name not in there:
+                return np.zeros(len(self), bool)
+            plain &= np.isfinite(self.columns[name]) & (self.columns[name] > 0)
+        if output == "loss":
+            plain &= self.columns["loss"] <= MOST_NATS
+        threes = [{whole, *parts} for whole, _, parts in IDENTITIES]
+        if any(len({*needed} & three) > 1 and len(there & three) > 2 for three in threes):
+            return np.zeros(len(self), bool)
+        return plain
 
     # ---- what they weigh and what they are
 

@@ -6,6 +6,7 @@ points, and the best few, apart from each other, are the starts.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,9 @@ from jaxscale.terms import scaling_constants, unit_terms
 
 ROWS = 384  # rows that the search looks at: enough to rank starts
 EACH = 256  # points that many weightings are each searched on
+ROUNDS = 8  # of coordinate descent
 APART = 0.04  # of the range searched, between two starts
+_EACH = {0: 1, 1: 16, 2: 256}  # points of one part of a sum of powers, by the exponents searched; 1024 for more
 _POINTS = {0: 1, 1: 64, 2: 256, 3: 1024}  # points searched, by how many constants are searched; 4096 for more
 
 
@@ -31,14 +34,32 @@ def _low_discrepancy(points, dimension):
 
 
 def _amplitudes(gram, aim, signed):
-    """Non-negative least squares of terms of size 1 by coordinate descent; `signed` ones may be negative."""
-    def descend(_, amplitude):
-        for k in range(len(signed)):
-            best = amplitude[k] + aim[k] - jnp.sum(gram[k] * amplitude, axis=0)
-            amplitude = amplitude.at[k].set(best if signed[k] else jnp.maximum(best, 0.0))
-        return amplitude
+    """Non-negative least squares of terms of size 1 [k, ...]; `signed` ones may be negative.
 
-    return jax.lax.fori_loop(0, 60, descend, jnp.zeros_like(aim))
+    The least squares themselves where those are of the right signs, and a few rounds of coordinate descent from there.
+    """
+    free, terms = _solved(gram, aim), range(len(signed))
+    fit = functools.reduce(jnp.logical_and, map(jnp.isfinite, free))
+    amplitude = [jnp.where(fit, free[k] if signed[k] else jnp.maximum(free[k], 0.0), 0.0) for k in terms]
+    for _ in range(ROUNDS):  # written out: one loop over the points, not one a step
+        for k in terms:
+            best = amplitude[k] + aim[k] - sum(gram[k, other] * amplitude[other] for other in terms)
+            amplitude[k] = best if signed[k] else jnp.maximum(best, 0.0)
+    return jnp.stack(amplitude)
+
+
+def _solved(gram, aim):
+    """Solutions [k, ...] of gram [k, k, ...] x = aim by L D L^T, written out: k is small, and there are many."""
+    terms, lower, pivots, x = len(aim), {}, [], []
+    for i in range(terms):
+        pivots.append(gram[i, i] - sum(lower[i, m] ** 2 * pivots[m] for m in range(i)))
+        for j in range(i + 1, terms):
+            lower[j, i] = (gram[j, i] - sum(lower[j, m] * lower[i, m] * pivots[m] for m in range(i))) / pivots[i]
+        x.append(aim[i] - sum(lower[i, m] * x[m] for m in range(i)))
+    x = [value / pivot for value, pivot in zip(x, pivots, strict=True)]
+    for i in reversed(range(terms)):
+        x[i] = x[i] - sum(lower[j, i] * x[j] for j in range(i + 1, terms))
+    return x
 
 
 def _squares(gram, aim, whole, signed):
@@ -153,20 +174,101 @@ def find_starts_each(Law, inputs, observed, weights, held, count):
 def find_power_starts(problems, weights, held, count):
     """The best starts of many tables for a sum of powers: free coordinates [tables, count, q].
 
+    Terms that share no exponent are searched on grids of their own, and the products of those are all looked at: each
+    term is raised to few powers, and what a pair of powers leaves is a small matrix product.
+
     Args:
-      problems: a `Problem` whose leaves carry the tables on their leading axis; weights [tables, n].
+      problems: a `Problem` whose data carry the tables on their leading axis; weights [tables, n].
     """
     Law, (other, positive) = problems.Law, problems.others()
-    _, cube, grid = _searched(Law, held)
-    nu = np.stack([grid[name] for name in Law.constants], axis=1)[:, other]
-    value, tau = map(np.array, _score_tables(problems, nu, weights))  # [tables, points], [tables, points, k]
-    best = _best_apart(value, cube, count)
+    names = [list(Law.constants)[i] for i in other]
+    parts = _apart(problems.power_sum, [name in held for name in names])
+    cubes = [_low_discrepancy(_EACH.get(len(nus), 1024), len(nus)) for _, nus in parts]
+    grids = [np.array([_stretched(Law, names[j], column) for j, column in zip(nus, cube.T, strict=True)]).reshape(
+        len(nus), -1).T if nus else np.zeros((1, 0)) for (_, nus), cube in zip(parts, cubes, strict=True)]
+    fixed = np.array([held.get(name, 0.0) for name in names])
+    places = np.stack(np.meshgrid(*(np.arange(len(grid)) for grid in grids), indexing="ij"), axis=-1)
+    places = places.reshape(-1, len(grids))  # [points, parts]
+    nu, cube = np.tile(fixed, (len(places), 1)), [np.zeros((len(places), 0))]
+    for (_, nus), grid, unit, place in zip(parts, grids, cubes, places.T, strict=True):
+        nu[:, nus] = grid[place]
+        cube.append(unit[place])
+    value, tau = map(np.array, _score_tables(tuple(parts), problems, tuple(grids), fixed, weights))
+    best = _best_apart(value, np.concatenate(cube, axis=1), min(count, len(nu)))
+    best = best[:, np.minimum(np.arange(count), best.shape[1] - 1)]
     theta = np.zeros((*best.shape, len(Law.constants)))
     with np.errstate(divide="ignore", invalid="ignore"):
         theta[..., other] = np.where(positive, np.log(nu), nu)[best]
     theta[..., problems.places(problems.centred)] = np.take_along_axis(tau, best[..., None], axis=1)
-    starts = np.einsum("tcp,tpq->tcq", theta, problems.select) / problems.select.sum(axis=1)[:, None]
-    return np.clip(starts, problems.lower[:, None], problems.upper[:, None])
+    starts = np.nan_to_num(theta, neginf=0.0) @ (problems.select / problems.select.sum(axis=0))
+    return np.clip(starts, problems.lower, problems.upper)
+
+
+def _apart(known, held):
+    """The terms that share no exponent with others: (terms, the exponents nu of theirs that are searched)."""
+    parts = []
+    for k in range(known.share.shape[-1]):
+        terms, nus = {k}, {j for of, j, *_ in known.slopes if of == k and not held[j]}
+        for other in [part for part in parts if part[1] & nus]:
+            parts.remove(other)
+            terms, nus = terms | other[0], nus | other[1]
+        parts.append((terms, nus))
+    return [(tuple(sorted(terms)), tuple(sorted(nus))) for terms, nus in parts]
+
+
+def _stretched(Law, name, column):
+    """Places in the unit interval as values of a constant amid its range."""
+    low, high = Law.constants[name].search
+    return low * (high / low) ** column if low > 0 else low + (high - low) * column
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score_tables(parts, problems, grids, fixed, weights):
+    """Weighted squares [tables, points] at products of the parts' grids, and logs of the terms' best shares there."""
+    size, terms = [len(grid) for grid in grids], problems.power_sum.share.shape[-1]
+    data = problems.power_sum, problems.target, problems.centre[1], weights
+
+    def table(of):
+        known, target, centre, weights = of
+        observed = target if problems.log else jnp.log(target)
+        root = jnp.sqrt(weights)
+        basis = {}  # term -> [points of its part, n], weighted shares of the observed output
+        for (members, nus), grid in zip(parts, grids, strict=True):
+            def powers(values, nus=nus, members=members):
+                at = exponents_at(known, fixed.at[np.array(nus, int)].set(values), jnp.zeros_like(observed))
+                return jnp.stack([at[k] for k in members])
+
+            raised = jnp.exp(jax.vmap(powers)(grid) + jnp.log(centre[0]) - observed) * root
+            basis |= {k: raised[:, i] for i, k in enumerate(members)}
+        part = {k: i for i, (members, _) in enumerate(parts) for k in members}
+
+        def spread(values, *which):
+            """Sums over rows [points of the parts], over all points."""
+            shape = [size[i] if i in which else 1 for i in range(len(size))]
+            return jnp.broadcast_to(values.reshape(shape), size).ravel()
+
+        aim = [basis[k] @ root for k in range(terms)]
+        squares = [jnp.sum(basis[k] ** 2, axis=1) for k in range(terms)]
+        gram = {}
+        for k, other in itertools.combinations(range(terms), 2):
+            i, j = part[k], part[other]
+            if i == j:
+                gram[k, other] = spread(jnp.sum(basis[k] * basis[other], axis=1), i)
+            else:
+                product = basis[k] @ basis[other].T
+                gram[k, other] = spread(product if i < j else product.T, i, j)
+        lengths = [jnp.sqrt(spread(squares[k], part[k])) for k in range(terms)]
+        aim = jnp.stack([spread(aim[k], part[k]) / lengths[k] for k in range(terms)])
+        matrix = [[jnp.ones_like(aim[0]) if k == other else gram[min(k, other), max(k, other)]
+                   / (lengths[k] * lengths[other]) for other in range(terms)] for k in range(terms)]
+        return jnp.stack([jnp.stack(row) for row in matrix]), aim, jnp.stack(lengths)
+
+    # The non-negative least squares of all tables and points together: their loop has few, long steps.
+    gram, aim, lengths = jax.lax.map(table, data)  # [tables, k, (k,) points]
+    weight = jnp.sum(weights, axis=1)[:, None]
+    amplitude, value = _squares(jnp.moveaxis(gram, 0, 2), jnp.moveaxis(aim, 0, 1), weight, np.zeros(terms, bool))
+    amplitude = jnp.maximum(amplitude, 1e-3 * jnp.sqrt(weight)) / jnp.moveaxis(lengths, 0, 1)  # as in `_project`
+    return value, jnp.log(jnp.moveaxis(amplitude, 0, 2))
 
 
 def _best_apart(value, cube, count):
@@ -178,40 +280,12 @@ def _best_apart(value, cube, count):
     return np.stack(found, axis=1)
 
 
-@jax.jit
-def _score_tables(problems, nu, weights):
-    """Weighted squares of relative residuals at the points nu [points, j], and logs of the terms' best shares."""
-    def table(of):
-        problem, weights = of
-        observed = problem.target if problem.log else jnp.log(problem.target)
-
-        def point(nu):
-            exponents = jnp.stack(exponents_at(problem.power_sum, nu, jnp.zeros_like(problem.target)))
-            basis = jnp.exp(exponents + jnp.log(problem.centre[1][0]) - observed)
-            size = jnp.sqrt(basis**2 @ weights)
-            basis = basis / size[:, None]
-            return (basis * weights) @ basis.T, basis @ weights, size
-
-        return jax.lax.map(point, nu, batch_size=64)
-
-    # The non-negative least squares of all tables and points together: their loop has few, long steps.
-    gram, aim, size = jax.lax.map(table, (problems, weights))  # [tables, points, ...]
-    weight = jnp.sum(weights, axis=1)[:, None]
-    amplitude, value = _squares(jnp.moveaxis(gram, (2, 3), (0, 1)), jnp.moveaxis(aim, 2, 0), weight,
-                                np.zeros(aim.shape[2], bool))
-    amplitude = jnp.maximum(amplitude, 1e-3 * jnp.sqrt(weight))  # as in `_project`
-    return value, jnp.log(jnp.moveaxis(amplitude, 0, 2) / size)
-
-
 def _searched(Law, held):
     """The constants that follow in closed form, and the points of the search: in the unit cube, and as constants."""
     scaling = scaling_constants(Law, frozenset(held))
     searched = [name for name in Law.constants if name not in held and name not in scaling]
     cube = _low_discrepancy(_POINTS.get(len(searched), 4096), len(searched))  # [points, searched]
-    grid = {}
-    for column, name in zip(cube.T, searched, strict=True):
-        low, high = Law.constants[name].search
-        grid[name] = low * (high / low) ** column if low > 0 else low + (high - low) * column
+    grid = {name: _stretched(Law, name, column) for column, name in zip(cube.T, searched, strict=True)}
     grid |= {name: np.full(len(cube), float(value)) for name, value in held.items()}
     return scaling, cube, grid | {name: np.zeros(len(cube)) for name in scaling}
 

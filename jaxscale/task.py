@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from jaxscale import vertex
+from jaxscale.batching import minimise
 from jaxscale.errors import InputError, nearest
-from jaxscale.minimise import minimise, takes_curvature
+from jaxscale.minimise import takes_curvature
 from jaxscale.objectives import Objective, huber
 from jaxscale.powers import power_sum
 from jaxscale.problem import Problem, free_of
@@ -49,32 +50,52 @@ class Task:
         return self._rounded(vertex.CORNERS[-1])
 
     def _rounded(self, corner):
-        constants, to = list(self.Law.constants), _transforms(self.Law)
-        select = np.array([[name in group for group in self.groups] for name in constants], np.float64)
+        unit = 1.0 if self.objective.log else float(np.median(self.observed[:len(self.runs)]))
+        return self.laid_out(self.inputs, self.observed, self._centre, self._power_sum, corner * unit)
+
+    def laid_out(self, inputs, observed, centre, power_sum, corner=None):
+        """The question put to a table given by its arrays, or to several, with an axis of tables [tables, n]."""
+        to = _transforms(self.Law)
         offset = np.array([_or_minus_infinity(to[name], self.held[name]) if name in self.held else 0.0
-                           for name in constants])
+                           for name in self.Law.constants])
         ends = [[(max if end == 0 else min)(_or_minus_infinity(to[name], self.bounds[name][end]) for name in group)
                  for group in self.groups] for end in (0, 1)]
-        observed = self.observed
-        objective = self.objective
-        if objective.name == "lad":
-            unit = 1.0 if objective.log else float(np.median(observed[:len(self.runs)]))
-            objective = objective.smoothed(corner * unit)
+        objective = self.objective.smoothed(corner) if self.objective.name == "lad" else self.objective
         mean, precision = self._prior()
-        return Problem(self.inputs, np.log(observed) if objective.log else observed, select, offset,
+        return Problem(inputs, np.log(observed) if objective.log else observed, self.selected.astype(float), offset,
                        np.array(ends[0]), np.array(ends[1]), objective.scale, objective.delta, objective.overestimate,
-                       mean, precision, self._centre, self._power_sum, self.Law, self._centred, objective.log)
+                       mean, precision, centre, power_sum, self.Law, self._centred, objective.log)
+
+    @functools.cached_property
+    def selected(self):
+        """Which free coordinate [p, q] each constant goes by."""
+        return np.array([[name in group for group in self.groups] for name in self.Law.constants])
 
     @functools.cached_property
     def _centre(self):
-        *inputs, observed = (np.exp(np.mean(np.log(x[:len(self.runs)]), keepdims=True))
-                             for x in (*self.inputs, self.observed))
+        inputs, observed = self.centre_of(tuple(x[:len(self.runs)] for x in self.inputs),
+                                          self.observed[:len(self.runs)], 1.0)
+        return inputs, observed
+
+    @staticmethod
+    def centre_of(inputs, observed, counts):
+        """Geometric means [..., 1] of the inputs and the output [..., n], rows counted `counts` times."""
+        counts = counts * np.ones_like(observed)
+        *inputs, observed = (np.exp(np.average(np.log(x), axis=-1, weights=counts, keepdims=True))
+                             for x in (*inputs, observed))
         return tuple(inputs), observed
 
     @functools.cached_property
     def _power_sum(self):
+        inputs, observed = self._centre
+        found = self.power_sum_of(tuple(x[None] for x in self.inputs), self.observed[None],
+                                  (tuple(x[None] for x in inputs), observed[None]))
+        return jax.tree.map(lambda x: x[0], found)
+
+    def power_sum_of(self, inputs, observed, centre):
+        """The law at tables [tables, n] as a sum of powers, or None."""
         with jax.enable_x64(True):  # in 32 bits no law looks like a sum of powers, and the answer is kept
-            return power_sum(self.Law, self._centred, self.held, self.observed, self.inputs, self._centre)
+            return power_sum(self.Law, self._centred, self.held, observed, inputs, centre)
 
     @functools.cached_property
     def _centred(self):
@@ -114,11 +135,14 @@ class Task:
         weights[len(self.row_weights):] = 0.0
         return weights
 
-    def _filled(self, column):
-        """A column at the next of the lengths 16, 32, 64, 128, 256, 384, 512, 768, ..."""
-        power = 1 << max(4, (len(column) - 1).bit_length())
-        length = power * 3 // 4 if 256 < len(column) <= power * 3 // 4 else power
-        return np.concatenate([column, np.repeat(column[:1], length - len(column))])
+    @staticmethod
+    def _filled(column):
+        return np.concatenate([column, np.repeat(column[:1], filled(len(column)) - len(column))])
+
+    @property
+    def informed(self):
+        """1.0 for each free coordinate that a prior says something of, else 0.0: [q]."""
+        return np.array([float(any(name in self.prior for name in group)) for group in self.groups])
 
     @property
     def patience(self):
@@ -131,8 +155,11 @@ class Task:
 
     def starts(self, count):
         """Free coordinates [count, q] of the best places of the global search."""
-        theta = find_starts(self.Law, self.objective, self.inputs, self.observed, self.weights, self.held, count)
-        problem = self.problem()
+        return self.starts_of(self.problem(), self.inputs, self.observed, self.weights, count)
+
+    def starts_of(self, problem, inputs, observed, weights, count):
+        """The same of another table, given by its arrays [n]."""
+        theta = find_starts(self.Law, self.objective, inputs, observed, weights, self.held, count)
         return np.clip(np.asarray(free_of(problem, theta)), problem.lower, problem.upper)
 
     def starts_each(self, weights, count):
@@ -142,21 +169,30 @@ class Task:
         points = np.asarray(free_of(problem, theta.reshape(-1, theta.shape[-1])))
         return np.clip(points, problem.lower, problem.upper).reshape(*theta.shape[:2], -1)
 
-    def solve(self, starts, own=None, corners=vertex.CORNERS, progress=None):
-        """`Ends` from every start; absolute deviations through shrinking corners. `own` as `minimise` takes it."""
+    def solve(self, starts, own=None, of=None, corners=vertex.CORNERS, problem=None, progress=None):
+        """`Ends` from every start; absolute deviations through shrinking corners. `own`, `of` as `minimise` has them.
+
+        problem: what all fits share, if not this table.
+        """
         optimizer = damped_newton() if self.optimizer is None else self.optimizer
         how = {"second_order": self.optimizer is None or takes_curvature(optimizer),
                "max_steps": self.patience if self.optimizer is None else self.max_steps}
         if own is None:
-            def own(fits):
-                return {"weights": np.broadcast_to(self.weights, (len(fits), len(self.weights)))}
+            own, of = {"weights": self.weights[None]}, np.zeros(len(starts), int)
         if self.objective.name != "lad":
-            return minimise(self.problem(), optimizer, starts, own, **how, progress=progress)
+            problem = self.problem() if problem is None else problem
+            return minimise(problem, optimizer, starts, own, of, **how, progress=progress)
         for corner in corners:
             last = progress if corner == corners[-1] else None
-            ends = minimise(self.problem(corner), optimizer, starts, own, **how, progress=last)
+            ends = minimise(self.problem(corner), optimizer, starts, own, of, **how, progress=last)
             starts = ends.points
         return ends
+
+
+def filled(rows):
+    """The next of the lengths 16, 32, 64, 128, 256, 384, 512, 768, ..."""
+    power = 1 << max(4, (rows - 1).bit_length())
+    return power * 3 // 4 if 256 < rows <= power * 3 // 4 else power
 
 
 def _transforms(Law):
@@ -264,14 +300,15 @@ def _number(value):
 
 
 def checked_weights(weights, runs, selected):
-    """Weights of the selected rows, from one a row of `runs` or of `selected`. Raises InputError."""
+    """Weights [.., rows] of the selected rows, from one a row of `runs` or of `selected`. Raises InputError."""
     try:
         weights = np.asarray(weights, np.float64)
     except (TypeError, ValueError):
         raise InputError("weights= must be one number a row or 'run', not something else: pass an array.") from None
-    if weights.shape == (len(runs),) and len(runs) != len(selected):
-        weights = weights[np.isin(runs.row, selected.row)]
-    if weights.shape != (len(selected),) or not np.all(weights >= 0) or not np.all(np.isfinite(weights)):
+    if weights.shape[-1:] == (len(runs),) and len(runs) != len(selected):
+        weights = weights[..., np.isin(runs.row, selected.row)]
+    if weights.ndim > 2 or weights.shape[-1:] != (len(selected),) or not weights.size or not np.all(
+            np.isfinite(weights) & (weights >= 0)):
         raise InputError(f"weights= must be one finite number >= 0 for each of the {len(runs)} rows, not an array of "
                          f"shape {weights.shape} with smallest {weights.min() if weights.size else None}.")
     return weights

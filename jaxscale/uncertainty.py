@@ -19,25 +19,39 @@ from jaxscale.terms import scaling_constants, term_shares
 
 
 def bandwidth(residuals, weights):
-    """The width a corner's curvature is smoothed over: Silverman's rule, 0.9 min(sd, IQR / 1.34) n^(-1/5)."""
-    low, high = np.quantile(residuals[weights > 0], [0.25, 0.75])
-    spread = min(np.sqrt(np.average(residuals**2, weights=weights)), (high - low) / 1.34) or np.ptp(residuals)
-    return max(0.9 * spread * np.sum(weights > 0) ** -0.2, np.finfo(float).tiny)
+    """The width a corner's curvature is smoothed over: Silverman's rule, 0.9 min(sd, IQR / 1.34) n^(-1/5); [..., n]."""
+    rows = np.sum(weights > 0, axis=-1)
+    ranked = np.sort(np.where(weights > 0, residuals, np.inf), axis=-1)
+    low, high = (_rank(ranked, share * (rows - 1)) for share in (0.25, 0.75))
+    spread = np.minimum(np.sqrt(np.average(residuals**2, weights=weights, axis=-1)), (high - low) / 1.34)
+    spread = np.where(spread > 0, spread, np.ptp(residuals, axis=-1))
+    return np.maximum(0.9 * spread * rows**-0.2, np.finfo(float).tiny)
+
+
+def _rank(ranked, place):
+    """Sorted values [..., n] at fractional places [...]."""
+    below = np.floor(place).astype(int)
+    one, two = (np.take_along_axis(ranked, at[..., None], axis=-1)[..., 0] for at in (
+        below, np.minimum(below + 1, ranked.shape[-1] - 1)))
+    return np.where(place > below, one + (place - below) * (two - one), one)
 
 
 def smoothed_curvature(objective, residuals, weights):
-    """rho'' of each row averaged over a normal kernel of the bandwidth; exact, 2, for squares."""
+    """rho'' of each row averaged over a normal kernel of the bandwidth; exact, 2, for squares. [..., n]"""
     if objective.name == "squares":
         curvature = np.full_like(residuals, 2.0)
     else:
-        h = bandwidth(residuals, weights)
+        h = bandwidth(residuals, weights)[..., None]
         if objective.name == "lad":
             curvature = 2 * np.exp(-0.5 * (residuals / h) ** 2) / (h * math.sqrt(2 * math.pi))
         else:
-            below = np.vectorize(math.erf)
-            curvature = 0.5 * (below((residuals + objective.delta) / (h * math.sqrt(2)))
-                               - below((residuals - objective.delta) / (h * math.sqrt(2))))
+            below, above = (np.asarray(_erf((residuals + end) / (h * math.sqrt(2)))) for end in (
+                -objective.delta, objective.delta))
+            curvature = 0.5 * (above - below)
     return curvature * np.where(residuals > 0, objective.overestimate, 1.0)
+
+
+_erf = jax.jit(jax.scipy.special.erf)
 
 
 def slope(objective, residuals):
@@ -49,37 +63,47 @@ def slope(objective, residuals):
 
 
 def noise(objective, residuals, weights):
-    """phi = mean(rho'^2) / mean(rho''): the objective's unit of information, 2 sigma^2 for squares."""
-    return float(np.average(slope(objective, residuals) ** 2, weights=weights)
-                 / np.average(smoothed_curvature(objective, residuals, weights), weights=weights))
+    """phi = mean(rho'^2) / mean(rho''): the objective's unit of information, 2 sigma^2 for squares; of [..., n]."""
+    return (np.average(slope(objective, residuals) ** 2, weights=weights, axis=-1)
+            / np.average(smoothed_curvature(objective, residuals, weights), weights=weights, axis=-1))
 
 
-def clustered_sandwich(objective, residuals, jacobian, bend, weights, run, prior):
-    """Covariance [q, q] of the free coordinates: A^-1 B A^-1, B the sum over runs of the outer product of its score.
+def clustered_sandwich(objective, residuals, jacobian, bend, weights, run, prior, inner):
+    """Covariances [fits, q, q] of the free coordinates: A^-1 B A^-1, B the sum over runs of the square of its score.
 
-    Liang & Zeger 1986, with the small-sample factor G/(G-1) (n-1)/(n-q) for G runs and n rows. `bend` [q, q] is the
-    part of A from the curvature of the residuals; `prior` [q, q], in units of the objective, adds to A, and to B as
-    information of its own.
+    Liang & Zeger 1986, with the small-sample factor G/(G-1) (n-1)/(n-q) for G runs and n rows. `bend` [fits, q, q] is
+    the part of A from the curvature of the residuals; `prior` [fits, q, q], in units of the objective, adds to A, and
+    to B as information of its own. Coordinates that are not `inner` [fits, q], at a bound, have no variance. NaN where
+    a constant changes nothing.
     """
-    rows, free = jacobian.shape
-    rows = int(np.sum(weights > 0))
+    fits, n, q = jacobian.shape
+    rows, free = np.sum(weights > 0, axis=-1), np.sum(inner, axis=-1)
+    both = inner[:, :, None] & inner[:, None, :]
+    at_bound = np.eye(q) * ~inner[:, :, None]
+    jacobian = jacobian * inner[:, None, :]
     curvature = weights * smoothed_curvature(objective, residuals, weights)
-    gauss_newton = (jacobian * curvature[:, None]).T @ jacobian
-    size = np.sqrt(np.diag(gauss_newton))
-    if not np.all(size > 1e-100):  # a constant that no row depends on
-        return np.full((free, free), np.nan)
-    A = gauss_newton + bend
-    if np.linalg.eigvalsh(A / np.outer(size, size)).min() < 1e-12:
-        A = gauss_newton
-    scores = np.zeros((int(run.max()) + 1, free))
-    np.add.at(scores, run, jacobian * (weights * slope(objective, residuals))[:, None])
-    runs = int(np.sum(np.any(scores != 0, axis=1)))
-    B = scores.T @ scores * (runs / max(runs - 1, 1)) * ((rows - 1) / max(rows - free, 1))
+    gauss_newton = np.swapaxes(jacobian * curvature[..., None], 1, 2) @ jacobian + at_bound
+    size = np.sqrt(np.diagonal(gauss_newton, axis1=1, axis2=2))
+    able = np.all((size > 1e-100) & np.isfinite(size), axis=-1) & np.all(np.isfinite(bend) | ~both, axis=(1, 2))
+    size = np.where(able[:, None], size, 1.0)
+    A = gauss_newton + np.where(both, bend, 0.0)
+    lowest = np.linalg.eigvalsh(np.where(able[:, None, None], A, np.eye(q)) / _outer(size)).min(axis=-1)
+    A = np.where((lowest < 1e-12)[:, None, None], gauss_newton, A)
+    scores = np.zeros((fits, int(run.max()) + 1, q))
+    np.add.at(scores, (np.arange(fits)[:, None], run), jacobian * (weights * slope(objective, residuals))[..., None])
+    runs = np.sum(np.any(scores != 0, axis=2), axis=1)
+    small = runs / np.maximum(runs - 1, 1) * (rows - 1) / np.maximum(rows - free, 1)
+    B = np.swapaxes(scores, 1, 2) @ scores * small[:, None, None]
     if np.any(prior):
-        A, B = A + prior, B + prior * noise(objective, residuals, weights)
-    spread = np.sqrt(np.diag(A))
-    inverse = np.linalg.pinv(A / np.outer(spread, spread), hermitian=True) / np.outer(spread, spread)
-    return inverse @ B @ inverse
+        prior = np.where(both, prior, 0.0)
+        A, B = A + prior, B + prior * noise(objective, residuals, weights)[:, None, None]
+    spread = _outer(np.sqrt(np.where(able[:, None], np.diagonal(A, axis1=1, axis2=2), 1.0)))
+    inverse = np.linalg.pinv(np.where(able[:, None, None], A / spread, np.eye(q)), hermitian=True) / spread
+    return np.where(able[:, None, None], inverse @ B @ inverse, np.nan)
+
+
+def _outer(x):
+    return x[:, :, None] * x[:, None, :]
 
 
 def resampled_counts(runs, draws, seed):

@@ -160,21 +160,41 @@ def test_a_constant_held_at_zero_is_no_nan():
 def test_a_constant_that_no_row_depends_on_has_no_known_error():
     rng = np.random.default_rng(0)
     J = np.column_stack([np.ones(40), np.zeros(40)])
-    covariance = uncertainty.clustered_sandwich(SQUARES, rng.standard_normal(40), J, np.zeros((2, 2)), np.ones(40),
-                                                np.arange(40), np.zeros((2, 2)))
-    assert np.all(np.isnan(covariance))
+    assert np.all(np.isnan(sandwich(rng.standard_normal(40), J, np.zeros((2, 2)))))
+
+
+def test_many_tables_have_the_errors_of_each():
+    """One with a constant at its bound, one with rows that fill it up, one with two rows a run."""
+    rng = np.random.default_rng(0)
+    r, J, weights = rng.standard_normal((3, 40)), rng.standard_normal((3, 40, 2)), np.ones((3, 40))
+    run, inner, none = np.tile(np.arange(40), (3, 1)), np.ones((3, 2), bool), np.zeros((3, 2, 2))
+    inner[0, 1], weights[1, 30:], run[2] = False, 0.0, np.arange(40) // 2
+    for objective in (SQUARES, jsc.huber(0.5), jsc.lad()):
+        many = uncertainty.clustered_sandwich(objective, r, J, none, weights, run, none, inner)
+        for i in range(3):
+            rows, of = np.flatnonzero(weights[i]), np.flatnonzero(inner[i])
+            one = uncertainty.clustered_sandwich(
+                objective, r[None, i, rows], J[None, i][:, rows][..., of], none[None, i][:, of][..., of],
+                np.ones((1, len(rows))), run[None, i, rows], none[None, i][:, of][..., of], np.ones((1, len(of)), bool))
+            np.testing.assert_allclose(many[i][np.ix_(of, of)], one[0], rtol=1e-12)
+        assert np.all(many[0][1] == 0) and np.all(many[0][:, 1] == 0)
+
+
+def sandwich(r, J, bend):
+    """Of one table whose rows are runs of their own."""
+    n, q = J.shape
+    return uncertainty.clustered_sandwich(SQUARES, r[None], J[None], bend[None], np.ones((1, n)), np.arange(n)[None],
+                                          np.zeros((1, q, q)), np.ones((1, q), bool))[0]
 
 
 def test_curved_residuals_count_where_the_curvature_stays_positive():
     """A = J'J + bend; a bend that would make it indefinite is left out."""
     rng = np.random.default_rng(0)
     J, r = rng.standard_normal((40, 2)), rng.standard_normal(40)
-    given = (SQUARES, r, J), (np.ones(40), np.arange(40), np.zeros((2, 2)))
     B = (J * 2 * r[:, None]).T @ (J * 2 * r[:, None]) * 40 / 39 * 39 / 38
     for bend in (np.diag([3.0, -2.0]), np.diag([3.0, -1e3])):
         A = 2 * J.T @ J + (bend if bend[1, 1] > -10 else 0)
-        np.testing.assert_allclose(uncertainty.clustered_sandwich(*given[0], bend, *given[1]),
-                                   np.linalg.inv(A) @ B @ np.linalg.inv(A), rtol=1e-10)
+        np.testing.assert_allclose(sandwich(r, J, bend), np.linalg.inv(A) @ B @ np.linalg.inv(A), rtol=1e-10)
 
 
 # ---- the pieces

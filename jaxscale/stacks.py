@@ -1,0 +1,182 @@
+"""One question put many times side by side: to many tables, or to one table under many weightings of its rows.
+
+A stack has one leading axis, of fits. Its tables are filled up to one length with rows of weight zero, and each of its
+fits has a global search of its own. What comes out is the same as of a loop of single fits.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxscale import uncertainty, vertex
+from jaxscale.certificate import AGREES, Judged, flat_directions, judge
+from jaxscale.laws.base import from_unconstrained
+from jaxscale.problem import Look, Problem, Rows, look, rows
+from jaxscale.starts import find_power_starts
+from jaxscale.task import Task
+
+STARTS = 16  # of each global search that are followed to their ends, where the first few do not agree
+FIRST = 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stack:
+    """Fits of one question."""
+
+    task: Task  # the question; its table where all fits are of one
+    problem: Problem  # of the table, or without its data where there are many
+    data: dict  # fields of the problem that are each fit's own, with an axis of fits
+    weights: np.ndarray  # [fits, n]
+    run: np.ndarray  # [fits, n]
+    phi: np.ndarray  # [fits], the noise that priors are weighed against; NaN: priors are left out
+
+    @classmethod
+    def of_weights(cls, task, weights):
+        """Of one table; weights [fits, n]."""
+        phi = np.full(len(weights), np.nan if task.phi is None else task.phi)
+        return cls(task, task.problem(), {}, weights, np.broadcast_to(task.run, weights.shape), phi)
+
+    @classmethod
+    def of_tables(cls, task, inputs, observed, weights, run):
+        """Of many tables [fits, n]; `task` is the question, put to any of them. Rows that fill up weigh nothing."""
+        centre = task.centre_of(inputs, observed, weights > 0)
+        known = task.power_sum_of(inputs, observed, centre)
+        whole = task.laid_out(inputs, observed, centre, known)
+        names = ["target", "centre"] + (["inputs"] if known is None else ["power_sum"])
+        data = {name: getattr(whole, name) for name in names}
+        empty = dataclasses.replace(whole, inputs=None, target=None, centre=None, power_sum=None)
+        # A sum of powers is solved without its inputs; only the judgement of its end reads them.
+        return cls(task, empty, data | {"inputs": inputs}, weights, run, np.full(len(weights), np.nan))
+
+    def __len__(self):
+        return len(self.weights)
+
+    def at(self, points):
+        """(`Rows`, `Look`) at points [fits, q], NumPy arrays."""
+        return jax.tree.map(np.asarray, _at(self.problem, self.data, self.weights, points))
+
+    def starts(self):
+        """Free coordinates [fits, STARTS, q], the best places of each fit's own search."""
+        if "target" not in self.data:
+            return self.task.starts_each(self.weights, STARTS)
+        if self.data.get("power_sum") is not None:
+            return find_power_starts(dataclasses.replace(self.problem, **self.data), self.weights, self.task.held,
+                                     STARTS)
+        return np.stack([self._starts_of(i) for i in range(len(self))])
+
+    def _starts_of(self, i):
+        """Of one table, by a search of its own; the last one again where there are fewer."""
+        own = jax.tree.map(lambda x: x[i], self.data)
+        target = own["target"]
+        found = self.task.starts_of(dataclasses.replace(self.problem, **own), own["inputs"],
+                                    np.exp(target) if self.problem.log else target, self.weights[i], STARTS)
+        if not len(found):
+            return np.full((STARTS, len(self.task.groups)), np.nan)
+        return found[np.minimum(np.arange(STARTS), len(found) - 1)]
+
+    def follow(self, fits, starts):
+        """Points and values [k, starts, ..] where fits [k] ended from starts [k, starts, q]; inf where they did not."""
+        own = {name: value for name, value in self.data.items() if name != "inputs" or "power_sum" not in self.data}
+        count, each, free = starts.shape
+        ends = dataclasses.replace(self.task, optimizer=None).solve(
+            starts.reshape(-1, free), {"weights": self.weights, **own}, np.repeat(fits, each), vertex.CORNERS[:4],
+            self.problem)
+        values = np.where(ends.done & np.all(np.isfinite(ends.points), axis=1), ends.values, np.inf)
+        return ends.points.reshape(starts.shape), values.reshape(count, each)
+
+
+@jax.jit
+def _at(problem, data, weights, points):
+    def one(data, weights, point):
+        whole = dataclasses.replace(problem, **data)
+        return rows(whole, point), look(whole, point, weights)
+
+    return jax.vmap(one)(data, weights, points)
+
+
+class Solved(NamedTuple):
+    """Where the fits of a stack ended."""
+
+    points: np.ndarray  # [fits, q], the best
+    values: np.ndarray  # [fits, starts], inf where a start was not followed or did not end
+    tried: np.ndarray  # [fits], starts followed
+    flat: np.ndarray  # [fits], whether the table cannot tell the constants apart
+    plain: np.ndarray  # [fits], whether centred coordinates have no slope there
+    jacobian: np.ndarray  # [fits, n, q] at the best start
+
+
+def solve(stack, count, starts=None):
+    """The first `count` fits to their ends: from two starts, and from all of the search where those do not agree."""
+    starts = stack.starts() if starts is None else starts
+    known = stack.at(starts[:, 0])[0]
+    plain = ~np.all(np.isfinite(known.slope), axis=(1, 2))
+    able = ~plain & np.all(np.isfinite(starts[:, 0]), axis=1) & (np.arange(len(stack)) < count)
+    flat = np.zeros(len(stack), bool)
+    flat[able] = np.any(flat_directions(known.jacobian[able], stack.weights[able], stack.task.informed)[1], axis=1)
+    points, values = np.nan_to_num(starts), np.full(starts.shape[:2], np.inf)
+    tried, able = np.zeros(len(stack), int), np.flatnonzero(able & ~flat)
+    for which in (slice(0, FIRST), slice(FIRST, starts.shape[1])):
+        if len(able):
+            points[able, which], values[able, which] = stack.follow(able, starts[able, which])
+            tried[able] = which.stop
+        best = values[able].min(axis=1, keepdims=True)
+        able = able[np.sum(values[able] <= best + AGREES * np.abs(best), axis=1) < 2]
+    best = points[np.arange(len(stack)), np.argmin(values, axis=1)]
+    return Solved(best, values, tried, flat, plain, known.jacobian)
+
+
+def weigh_priors(stack, solved, count):
+    """The stack whose priors are weighed against the noise at its fits without them, and its fits with them."""
+    task = stack.task
+    phi = uncertainty.noise(task.objective, stack.at(solved.points)[0].residuals, stack.weights)
+    with_priors = dataclasses.replace(task, phi=1.0).laid_out(None, np.ones(1), None, None)
+    data = stack.data | {"prior_mean": np.tile(with_priors.prior_mean, (len(stack), 1)),
+                         "prior_precision": phi[:, None] * with_priors.prior_precision}
+    stack = dataclasses.replace(stack, data=data, phi=phi)
+    return stack, solve(stack, count, np.concatenate([solved.points[:, None], stack.starts()], axis=1))
+
+
+class Concluded(NamedTuple):
+    """What can be said of fits, with an axis of fits."""
+
+    objective: np.ndarray  # without a prior's part
+    judged: Judged
+    covariance: np.ndarray  # [fits, p, p] of theta, the sandwich
+    standard_errors: np.ndarray  # [fits, p] of the constants
+    rows: Rows
+    look: Look
+    law: object  # with an axis of fits
+
+
+@np.errstate(all="ignore")  # of fits that ended nowhere
+def conclude(stack, points, values, objective=None):
+    """Judge the points [fits, q], the best ends of `values` [fits, starts], and say how sure the constants are."""
+    task, problem = stack.task, dataclasses.replace(stack.problem, **stack.data)
+    known, looks = stack.at(points)
+    prior = np.broadcast_to(problem.prior_precision, points.shape)
+    if objective is None:
+        objective = values.min(axis=1) - 0.5 * np.sum(prior * (points - problem.prior_mean) ** 2, axis=1)
+    unit = 1.0 if problem.log else np.max(problem.target, axis=-1)
+    floor = 0.5 * problem.scale * stack.weights.shape[1] * (8 * np.finfo(np.float64).eps * unit) ** 2
+    judged = judge(problem.lower, problem.upper, points, values, looks, objective, floor * np.ones(len(stack)))
+    residuals, jacobian, theta, slope = known
+    side = np.where(residuals > 0, problem.overestimate, 1.0) * problem.scale * (np.abs(residuals) <= problem.delta)
+    information = prior[:, :, None] * np.eye(points.shape[1])
+    bend = (looks.hessian - np.swapaxes(jacobian * (stack.weights * side)[..., None], 1, 2) @ jacobian - information)
+    free = uncertainty.clustered_sandwich(task.objective, residuals, jacobian, bend, stack.weights, stack.run,
+                                          information, judged.inner)
+    covariance = slope @ free @ np.swapaxes(slope, 1, 2)
+    size = np.stack([np.exp(theta[:, i]) if about.positive else np.ones(len(theta))
+                     for i, about in enumerate(task.Law.constants.values())], axis=1)
+    errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)) * size
+    at_bound = ~judged.inner @ task.selected.T  # a bound is not an estimate
+    return Concluded(objective, judged, covariance, np.where(at_bound, np.nan, errors), known, looks,
+                     laws(task, theta))
+
+
+def laws(task, theta):
+    """The law, or the laws, of unconstrained constants [..., p]; held ones have their value to the last digit."""
+    held = {name: np.full(theta.shape[:-1], value) for name, value in task.held.items()}
+    return dataclasses.replace(from_unconstrained(task.Law, theta), **held)
