@@ -9,7 +9,7 @@ import functools
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxscale.minimise import Ends, Line, advance, blank, extended
 
@@ -38,8 +38,9 @@ def minimise(problem, optimizer, starts, own, of, *, second_order, max_steps, pr
     width = slots_for(rows, -(-fits // len(devices)))
     waiting = LINE * width
     floor = 0.5 * problem.scale * rows * (8 * np.finfo(np.float64).eps) ** 2
-    onwards = _on_each(devices, optimizer, second_order)
-    queue = jax.tree.map(lambda x: np.stack([x] * len(devices)), blank(optimizer, width, waiting, free, own))
+    onwards, split = _on_each(devices, optimizer, second_order)
+    queue = jax.device_put(jax.tree.map(lambda x: np.stack([x] * len(devices)),
+                                        blank(optimizer, width, waiting, free, own)), split)
     problem = jax.tree.map(jax.numpy.asarray, problem)
     ends = Ends(starts.copy(), np.full(fits, np.inf), np.zeros(fits, bool))
     unbegun, left = np.arange(fits), fits
@@ -66,13 +67,13 @@ def minimise(problem, optimizer, starts, own, of, *, second_order, max_steps, pr
 
 @functools.lru_cache
 def _on_each(devices, optimizer, second_order):
-    """`advance` on every device at once: the line and the queue have a leading axis of devices."""
+    """`advance` on every device at once, and how the line and the queue lie there: with a leading axis of devices."""
 
     def one(problem, floor, max_steps, line, last, queue):
         line, queue = jax.tree.map(lambda x: x[0], (line, queue))
         queue = advance(optimizer, second_order, problem, floor, max_steps, line, last, queue)
         return jax.tree.map(lambda x: x[None], queue)
 
-    whole, split = PartitionSpec(), PartitionSpec("fits")
-    return jax.jit(jax.shard_map(one, mesh=Mesh(np.array(devices), ("fits",)), check_vma=False, out_specs=split,
-                                 in_specs=(whole, whole, whole, split, whole, split)))
+    mesh, whole, split = Mesh(np.array(devices), ("fits",)), PartitionSpec(), PartitionSpec("fits")
+    return jax.jit(jax.shard_map(one, mesh=mesh, check_vma=False, out_specs=split,
+                                 in_specs=(whole, whole, whole, split, whole, split))), NamedSharding(mesh, split)

@@ -217,8 +217,8 @@ def check_errors(errors, draws):
 
 
 def fit_task(task, polish, errors, draws, seed, progress):
-    task, starts = _starts(task)
-    check_identifiable(task, np.asarray(rows(task.problem(), starts[0]).jacobian))
+    task, starts, jacobian = _starts(task)
+    check_identifiable(task, jacobian)
     ends = _search(task, starts, polish)
     if task.prior:
         r = np.asarray(rows(task.problem(), ends.points[np.nanargmin(ends.values)]).residuals)
@@ -279,16 +279,18 @@ def why_unknown(task, weights, run):
 
 
 def _starts(task):
-    """The task with the coordinates that suit its law, and its starts in them."""
-    starts = task.starts(STARTS)
-    if len(starts) and not np.all(np.isfinite(rows(task.problem(), starts[0]).slope)):
-        # A law written with logs has no slope where a term is switched off: it is fitted in plain coordinates.
-        task = dataclasses.replace(task, centring=False)
+    """The task with the coordinates that suit its law, its starts in them, and the Jacobian [n, q] at the best."""
+    for centring in (task.centring, False):
+        task = dataclasses.replace(task, centring=centring)
         starts = task.starts(STARTS)
-    if not len(starts):
-        raise FitError(f"no start gave a finite objective for {task.Law.__name__}: check the units of the columns, or "
-                       f"give its constants search= ranges.")
-    return task, starts
+        if not len(starts):
+            raise FitError(f"no start gave a finite objective for {task.Law.__name__}: check the units of the columns, "
+                           "or give its constants search= ranges.")
+        known = stacks.Stack.of_weights(task, task.weights[None]).at(starts[:1])[0]
+        if np.all(np.isfinite(known.slope)):
+            break
+        # A law written with logs has no slope where a term is switched off: it is fitted in plain coordinates.
+    return task, starts, known.jacobian[0]
 
 
 def _search(task, starts, polish):

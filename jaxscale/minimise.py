@@ -116,18 +116,20 @@ def advance(optimizer, second_order, shared, floor, max_steps, line, last, queue
 
     def onwards(counted):
         count, queue = counted
-        queue = queue._replace(slots=step(queue.own, queue.slots))
-        out = (queue.fit >= 0) & queue.slots.out
+        out, empty = (queue.fit >= 0) & queue.slots.out, queue.fit < 0
         # Settling copies what the slots own, so a quarter of them wait for each other.
-        enough = (jnp.sum(out) * 4 >= width) | jnp.all(out | (queue.fit < 0))
-        return count + 1, jax.lax.cond(enough, settle, lambda queue: queue, queue)
+        idle = out | empty & (queue.following < waiting)
+        enough = (jnp.sum(idle) * 4 >= width) | jnp.all(out | empty)
+        queue = jax.lax.cond(enough, settle, lambda queue: queue, queue)
+        return count + 1, queue._replace(slots=step(queue.own, queue.slots))
 
     def more(counted):
         count, queue = counted
-        return jnp.any(queue.fit >= 0) & (last | (queue.following < waiting)) & (count < PATIENCE)
+        waits = queue.following < waiting
+        return (waits | last & jnp.any(queue.fit >= 0)) & (count < PATIENCE)
 
     queue = queue._replace(following=jnp.zeros((), int), ended=jnp.zeros((), int))
-    return jax.lax.while_loop(more, onwards, (0, settle(queue)))[1]
+    return jax.lax.while_loop(more, onwards, (0, queue))[1]
 
 
 @functools.lru_cache
