@@ -15,8 +15,9 @@ import importlib
 _HOMES = {
     "Bootstrap": "uncertainty", "Fit": "fitting", "FitError": "errors", "GroupFits": "groups", "InputError": "errors",
     "Plan": "planning", "Runs": "runs", "constant": "laws.base", "damped_newton": "solver", "fit": "fitting",
-    "fit_groups": "groups", "huber": "objectives", "lad": "objectives", "law": "laws.base", "load_fit": "files",
-    "plan": "planning", "read_runs": "tables", "squares": "objectives", "tradeoff": "planning",
+    "fit_groups": "groups", "huber": "objectives", "influence": "implicit", "lad": "objectives", "law": "laws.base",
+    "load_fit": "files", "plan": "planning", "read_runs": "tables", "refit": "implicit", "squares": "objectives",
+    "tradeoff": "planning",
 }
 _MODULES = ("datasets", "laws", "recipes", "training", "units")
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxscale.minimise import Ends, Line, advance, blank, extended
+from jaxscale.minimise import Ends, Line, advance, blank, extended, rounding_floor
 
 LINE = 8  # fits handed over at once, a slot
 
@@ -37,7 +37,7 @@ def minimise(problem, optimizer, starts, own, of, *, second_order, max_steps, pr
     devices = tuple(jax.local_devices()[:fits])
     width = slots_for(rows, -(-fits // len(devices)))
     waiting = LINE * width
-    floor = 0.5 * problem.scale * rows * (8 * np.finfo(np.float64).eps) ** 2
+    floor = rounding_floor(problem, rows, np.float64)
     onwards, split = _on_each(devices, optimizer, second_order)
     queue = jax.device_put(jax.tree.map(lambda x: np.stack([x] * len(devices)),
                                         blank(optimizer, width, waiting, free, own)), split)

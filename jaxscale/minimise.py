@@ -60,14 +60,25 @@ class Queue(NamedTuple):
     ends: Ends
 
 
-def _begin(optimizer, start):
+def begin(optimizer, start):
+    """The slot of a fit that sets out from `start` [q]."""
     no = jnp.zeros((), bool)
     return Slot(start, optimizer.init(start), start, jnp.full((), jnp.inf, start.dtype), jnp.zeros((), int), no, no)
 
 
-def _step(optimizer, second_order, shared, floor, max_steps, own, slot):
+def put(shared, own):
+    """One fit's problem and row weights: what is its own in place of what all share."""
+    return dataclasses.replace(shared, **{name: x for name, x in own.items() if name != "weights"}), own["weights"]
+
+
+def rounding_floor(problem, rows, dtype):
+    """The objective that rounding errors alone leave: some ulps of each row's log."""
+    return 0.5 * problem.scale * rows * (8 * np.finfo(dtype).eps) ** 2
+
+
+def step(optimizer, second_order, shared, floor, max_steps, own, slot):
     """One optimiser step of one slot; one that is out stays as it is."""
-    weights, problem = own["weights"], dataclasses.replace(shared, **{k: v for k, v in own.items() if k != "weights"})
+    problem, weights = put(shared, own)
     u, state = slot.u, slot.state
     if second_order:
         exact = optax.tree_utils.tree_get(state, "wants_exact")
@@ -91,7 +102,7 @@ def _step(optimizer, second_order, shared, floor, max_steps, own, slot):
 def advance(optimizer, second_order, shared, floor, max_steps, line, last, queue):
     """Every slot onwards, until the line is empty (`last`: until all have ended) or the host should look."""
     width, waiting = len(queue.fit), jnp.sum(line.fits >= 0)
-    step = jax.vmap(functools.partial(_step, optimizer, second_order, shared, floor, max_steps))
+    onward = jax.vmap(functools.partial(step, optimizer, second_order, shared, floor, max_steps))
 
     def settle(queue):
         """Write down those that are out, and fill their slots and the empty ones from the line."""
@@ -108,7 +119,7 @@ def advance(optimizer, second_order, shared, floor, max_steps, line, last, queue
         def renew(new, old):
             return jnp.where(fresh.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
-        begun = jax.vmap(functools.partial(_begin, optimizer))(line.starts[index])
+        begun = jax.vmap(functools.partial(begin, optimizer))(line.starts[index])
         return Queue(jax.tree.map(renew, begun, slots),
                      jax.tree.map(lambda new, old: renew(new[index], old), line.own, queue.own),
                      jnp.where(free, jnp.where(fresh, line.fits[index], -1), queue.fit),
@@ -121,7 +132,7 @@ def advance(optimizer, second_order, shared, floor, max_steps, line, last, queue
         idle = out | empty & (queue.following < waiting)
         enough = (jnp.sum(idle) * 4 >= width) | jnp.all(out | empty)
         queue = jax.lax.cond(enough, settle, lambda queue: queue, queue)
-        return count + 1, queue._replace(slots=step(queue.own, queue.slots))
+        return count + 1, queue._replace(slots=onward(queue.own, queue.slots))
 
     def more(counted):
         count, queue = counted
@@ -135,7 +146,7 @@ def advance(optimizer, second_order, shared, floor, max_steps, line, last, queue
 @functools.lru_cache
 def _slots(optimizer, width, free):
     """Shapes of the slots."""
-    return jax.eval_shape(jax.vmap(functools.partial(_begin, optimizer)), np.zeros((width, free)))
+    return jax.eval_shape(jax.vmap(functools.partial(begin, optimizer)), np.zeros((width, free)))
 
 
 def blank(optimizer, width, waiting, free, own):

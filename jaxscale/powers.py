@@ -33,13 +33,17 @@ class PowerSum:
     """
 
     level: jax.Array | None  # [k, n], logs of the terms less their logs at the centre, nu at 0; None: all zero
-    columns: jax.Array  # [u, n]
-    products: jax.Array  # [n, 1 + u + u (u + 1) / 2]: one, the columns, and their products in pairs
+    columns: jax.Array | None  # [u, n]; None: of no rows, as `centre_only` leaves it
+    products: jax.Array | None  # [n, 1 + u + u (u + 1) / 2]: one, the columns, and their products in pairs
     share: jax.Array  # [k], log of the term's share at the centre, its scaling constant at 1 and nu at 0
     share_slope: jax.Array  # [k, j]
     power: jax.Array  # [k], with which the scaling constant enters, nu at 0
     power_slope: jax.Array  # [k, j]
     slopes: tuple = dataclasses.field(metadata={"static": True})
+
+    def centre_only(self):
+        """What holds for any rows: the shares and powers at the centre."""
+        return dataclasses.replace(self, level=None, columns=None, products=None)
 
 
 def power_sum(Law, centred, held, observed, inputs, centre):
@@ -76,9 +80,9 @@ def power_sum(Law, centred, held, observed, inputs, centre):
     columns, slopes = _distinct(np.moveaxis(features, 0, -2))
     pairs = [columns[a] * columns[b] for a, b in _pairs(len(columns))]
     products = np.stack([np.ones(features.shape[1:-1]), *columns, *pairs], axis=-1)
-    tables = len(observed)
+    tables, rows = features.shape[1:-1]
     return PowerSum(np.swapaxes(level, 0, 1) if np.any(np.abs(level) > 1e-12) else None,
-                    np.stack(columns, axis=1) if columns else np.zeros((tables, 0, features.shape[2])), products, share.T,
+                    np.stack(columns, axis=1) if columns else np.zeros((tables, 0, rows)), products, share.T,
                     np.swapaxes(share_slope, 0, 1), np.tile(power, (tables, 1)), np.tile(power_slope, (tables, 1, 1)),
                     slopes)
 

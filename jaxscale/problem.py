@@ -100,7 +100,8 @@ def sweep(problem, u, weights, exact):
 
     The latter is positive semi-definite: rows outside a robust objective's corner are reweighted.
     """
-    of = _by_differentiation if problem.power_sum is None else _in_closed_form
+    closed = problem.power_sum is not None and problem.power_sum.products is not None
+    of = _in_closed_form if closed else _by_differentiation
     fitted, prior, off = of(problem, u, weights, exact), jnp.diag(problem.prior_precision), u - problem.prior_mean
     return Sweep(fitted.value + 0.5 * off @ prior @ off, fitted.gradient + prior @ off, fitted.curvature + prior)
 
@@ -123,15 +124,25 @@ def _by_differentiation(problem, u, weights, exact):
     """Of any law, all forward: q is small, n is not."""
 
     def slopes(u):
-        r, jacobian = jax.vmap(lambda e: jax.jvp(problem.residuals, (u,), (e,)), out_axes=(None, 1))(jnp.eye(len(u)))
-        side = problem.scale * weights * side_weight(r, problem.overestimate)
-        gradient = (side * huber_slope(r, problem.delta)) @ jacobian
-        return gradient, (gradient, r, jacobian, side)
+        fitted = _slopes(problem, u, weights)
+        return fitted[0], fitted
 
     hessian, (gradient, r, jacobian, side) = jax.jacfwd(slopes, has_aux=True)(u)
     value = jnp.sum(side * huber_value(r, problem.delta))
     reweighted = side * jnp.minimum(1.0, problem.delta / jnp.abs(r))
     return Sweep(value, gradient, jnp.where(exact, hessian, (jacobian * reweighted[:, None]).T @ jacobian))
+
+
+def _slopes(problem, u, weights):
+    """Gradient [q] without the prior's, residuals [n], their Jacobian [n, q], and the rows' weights in the sum."""
+    r, jacobian = jax.vmap(lambda e: jax.jvp(problem.residuals, (u,), (e,)), out_axes=(None, 1))(jnp.eye(len(u)))
+    side = problem.scale * weights * side_weight(r, problem.overestimate)
+    return (side * huber_slope(r, problem.delta)) @ jacobian, r, jacobian, side
+
+
+def gradient(problem, u, weights):
+    """The gradient [q] at u, to be differentiated once more, with respect to anything."""
+    return _slopes(problem, u, weights)[0] + problem.prior_precision * (u - problem.prior_mean)
 
 
 class Look(NamedTuple):

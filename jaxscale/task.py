@@ -61,7 +61,7 @@ class Task:
         ends = [[(max if end == 0 else min)(_or_minus_infinity(to[name], self.bounds[name][end]) for name in group)
                  for group in self.groups] for end in (0, 1)]
         objective = self.objective.smoothed(corner) if self.objective.name == "lad" else self.objective
-        mean, precision = self._prior()
+        mean, precision = self.prior_terms(self.prior)
         return Problem(inputs, np.log(observed) if objective.log else observed, self.selected.astype(float), offset,
                        np.array(ends[0]), np.array(ends[1]), objective.scale, objective.delta, objective.overestimate,
                        mean, precision, centre, power_sum, self.Law, self._centred, objective.log)
@@ -104,15 +104,16 @@ class Task:
         return tuple(name for name in scaling if (name,) in self.groups and self.Law.constants[name].positive
                      and self.bounds[name] == (0.0, math.inf) and name not in self.prior)
 
-    def _prior(self):
-        """Means and precisions [q] of the free coordinates, in units of the objective."""
-        to, mean, precision = _transforms(self.Law), np.zeros(len(self.groups)), np.zeros(len(self.groups))
+    def prior_terms(self, prior, xp=np):
+        """Means and precisions [q] of the free coordinates, in units of the objective; `xp`: jax.numpy if traced."""
+        mean, precision = [0.0] * len(self.groups), [0.0] * len(self.groups)
         for i, group in enumerate(self.groups):
-            known = [(to[name](self.prior[name][0]), self.prior[name][1] ** -2) for name in group if name in self.prior]
+            known = [(xp.log(prior[name][0]) if self.Law.constants[name].positive else prior[name][0],
+                      prior[name][1] ** -2) for name in group if name in prior]
             if known and self.phi is not None:
-                values, weights = zip(*known, strict=True)
-                mean[i], precision[i] = np.average(values, weights=weights), self.phi * sum(weights)
-        return mean, precision
+                total = sum(weight for _, weight in known)
+                mean[i], precision[i] = sum(value * weight for value, weight in known) / total, self.phi * total
+        return xp.stack(mean), xp.stack(precision)
 
     # The numerics see every table at one of a few lengths, so that tables of like size share what is compiled; copies
     # of the first row, of weight zero, fill it up.
