@@ -17,7 +17,7 @@ _HOMES = {
     "Plan": "planning", "Runs": "runs", "constant": "laws.base", "damped_newton": "solver", "fit": "fitting",
     "fit_groups": "groups", "huber": "objectives", "influence": "implicit", "lad": "objectives", "law": "laws.base",
     "load_fit": "files", "plan": "planning", "read_runs": "tables", "refit": "implicit", "squares": "objectives",
-    "tradeoff": "planning",
+    "sweep": "sweeps", "tradeoff": "planning",
 }
 _MODULES = ("datasets", "laws", "recipes", "training", "units")
 

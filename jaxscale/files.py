@@ -15,16 +15,15 @@ FORMAT = "jaxscale-fit"
 VERSION = 1
 
 
-def write_atomically(path, text, keep=None):
-    """Write a text file whole or not at all. Raises InputError for a place that cannot be written, or for `keep`."""
+def write_atomically(path, content, keep=None):
+    """Write text or bytes whole or not at all. Raises InputError for a place that cannot be written, or for `keep`."""
     path = Path(path)
     if keep is not None and path.exists() and Path(keep).exists() and path.samefile(keep):
         raise InputError(f"the output must not be the input: {path} is the table itself, so name another file.")
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False,
-                                         encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             try:
-                file.write(text)
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
                 os.chmod(file.name, 0o666 & ~_umask())

@@ -50,14 +50,21 @@ class GroupFits:
         """The share of fitted groups whose optimum was reached from two starts or more."""
         return float(np.mean(self.agreeing[self.points > 0] > 1)) if self.points.any() else np.nan
 
-    def to_frame(self):
+    def refuse_all(self):
+        """Raise InputError where no group has a fit, all for one reason: that is the question's fault."""
+        if not self.points.any() and len({*self.reasons}) == 1:
+            raise InputError(self.reasons[0])
+
+    def to_frame(self, errors=False):
         """A DataFrame, one row a group: its values, the constants, objective, converged, points and reason.
 
-        A group's column that is named as a constant, B of Chinchilla's law say, is called group_B.
+        With `errors` the constants' standard errors too, as alpha_error. A group's column that is named as a constant,
+        B of Chinchilla's law say, is called group_B.
         """
         from jaxscale.tables import frame
 
         found = {name: getattr(self.law, name) for name in self.Law.constants}
+        found |= {f"{name}_error": getattr(self.standard_errors, name) for name in self.Law.constants} if errors else {}
         found |= {"objective": self.objective, "converged": self.converged, "points": self.points,
                   "reason": np.array(self.reasons, object)}
         return frame({f"group_{name}" if name in found else name: [key[name] for key in self.keys]
@@ -103,17 +110,19 @@ def fit_groups(Law, table, *, by, progress=None, errors="sandwich", polish=True,
     if not isinstance(question.get("weights"), str | None):  # one a row of the whole table
         weights = checked_weights(question.pop("weights"), table, table)
         table = dataclasses.replace(table, weights=table.weights * weights)
-    by = [by] if isinstance(by, str) else list(by)
-    if not by:
-        raise InputError("by= must name at least one column that makes the groups; it is empty: by=['family'], say.")
+    many = fit_every_group(Law, table, by, progress, errors, polish, draws, seed, **question)
+    many.refuse_all()
+    return many
+
+
+def fit_every_group(Law, runs, by, progress=None, errors="sandwich", polish=True, draws=500, seed=0, **question):
+    """`fit_groups`, also where no group can be fitted."""
     check_errors(errors, draws)
-    keys, places = table.grouped(by)
-    batch = _Batch(Law, len(keys), lambda i: make_task(Law, table.take(places[i]), **question), errors, polish, draws,
+    keys, places = runs.grouped(by)
+    batch = _Batch(Law, len(keys), lambda i: make_task(Law, runs.take(places[i]), **question), errors, polish, draws,
                    seed, progress)
     with jax.enable_x64(True):
-        _fit_tables(batch, table, places, question)
-    if not batch.points.any() and len({*batch.reasons}) == 1:
-        raise InputError(batch.reasons[0])
+        _fit_tables(batch, runs, places, question)
     return batch.result(keys)
 
 

@@ -434,8 +434,12 @@ class Runs:
 
     def grouped(self, names: str | Sequence[str]) -> tuple[list[dict], list[np.ndarray]]:
         """The values of the named columns and the places of the rows of each combination, as `by` orders them."""
+        names = [names] if isinstance(names, str) else list(names)
+        if not names:
+            raise InputError("by= must name at least one column that makes the groups; it is empty: by=['family'], "
+                             "say.")
         values, code = {}, np.zeros(len(self), int)
-        for name in [names] if isinstance(names, str) else names:
+        for name in names:
             key = self._key(name)
             values[name] = self.groups.get(key, self.columns.get(key))
             if values[name] is None:

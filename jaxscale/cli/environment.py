@@ -44,12 +44,20 @@ def cache_folder():
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
+_at_interruption = ["nothing was written"]
+
+
+def say_when_interrupted(what):
+    """What Ctrl-C reports instead of that nothing was written."""
+    _at_interruption[0] = what
+
+
 @contextmanager
 def ends_at_once():
     """Ctrl-C ends the process here and now, in one line: as an exception it gets lost in callbacks inside JAX."""
     def stop(*_):
         shown = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() else ""  # the progress bar goes, the cursor comes back
-        os.write(2, f"{shown}jaxscale: interrupted, nothing was written.\n".encode())
+        os.write(2, f"{shown}jaxscale: interrupted, {_at_interruption[0]}.\n".encode())
         os._exit(INTERRUPTED)
 
     before = signal.getsignal(signal.SIGINT)

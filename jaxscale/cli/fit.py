@@ -43,7 +43,9 @@ def fit(
     draws: taking("COUNT", "Of the bootstrap.") = "500",
     seed: taking("COUNT", "Of the bootstrap.") = "0",
     compute: taking("FLOPS", "Plan a run of that compute too.") = None,
-    output: taking("FIT.json", "Write the fit to a file.", "-o", "--output") = None,
+    output: taking("FIT.json", "Write the fit to a file; with --by, FOLDER/ for parts that resume.", "-o",
+                   "--output") = None,
+    distributed: flag("--distributed", "One process of a cluster: fit its share of the parts.") = False,
     json: Json = False,
     no_cache: NoCache = False,
 ):
@@ -52,7 +54,14 @@ def fit(
     Columns are found by name or by a common alias; two of C, N and D are enough. What was chosen is said on stderr.
     """
     path = _table(table, example)
-    _check_output(output, path)
+    parts = bool(by and output) and (output.endswith(os.sep) or Path(output).is_dir())
+    if parts and compute is not None:
+        raise InputError("--compute plans for one fit or for groups that are shown, and -o FOLDER/ shows none: leave "
+                         "one of them out.")
+    if distributed:
+        _join(parts)
+    if not parts:
+        _check_output(output, path)
     question = {
         "objective": _objective(objective, delta, overestimate),
         "fix": values.numbers_by_name(values.names(fix), "--fix", "alpha_B=0.205", 1),
@@ -72,6 +81,8 @@ def fit(
     runs = _runs(path, weights, column, unit, bytes_per_token)
     runs = _shortened(runs, skip_steps, skip_tokens, skip_fraction, thin)
     Law, notes = _law(law, runs)
+    if parts:
+        return replace(_sweep(Law, runs, values.names(by), output, question), notes=notes)
     try:
         answer = _groups(Law, runs, values.names(by), question, budget) if by else _one(Law, runs, question, budget)
     except FitError as error:
@@ -212,6 +223,44 @@ def _groups(Law, runs, by, question, budget):
         return misleading(f"none of the {len(groups)} groups has a fit that converged, so the numbers would mislead.",
                           text, document, notes)
     return Answer(text, document, notes)
+
+
+def _join(parts):
+    """Become one process of the cluster that the environment tells of."""
+    if not parts:
+        raise InputError("--distributed shares out the parts of a sweep, and there are none: add --by and -o FOLDER/.")
+    import jax
+
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"--distributed wants a cluster that JAX knows by its environment (Slurm, Open MPI, "
+                         f"Kubernetes, TPU), and there is none ({error}): leave it out, or call "
+                         "jax.distributed.initialize and jaxscale.sweep from Python.") from None
+
+
+def _sweep(Law, runs, by, folder, question):
+    """Groups by parts in a folder."""
+    import numpy as np
+    import pyarrow.dataset
+
+    from jaxscale.cli.environment import say_when_interrupted
+    from jaxscale.files import law_name
+    from jaxscale.sweeps import sweep
+
+    say_when_interrupted(f"the finished parts are in {folder}, and the same command goes on from there")
+    with progress_bar("groups", len(runs.grouped(by)[0])) as progress:
+        sweep(Law, runs, folder, by=by, progress=progress, **question)
+    found = pyarrow.dataset.dataset(folder, format="parquet").to_table(columns=["converged", "points"])
+    groups, fitted, converged = len(found), *(int(np.sum(found[name].to_numpy() > 0)) for name in (
+        "points", "converged"))
+    document = {"law": law_name(Law), "by": by, "folder": folder, "groups": groups, "fitted": fitted,
+                "converged": converged}
+    text = f"{groups} groups, {fitted} fitted, {converged} converged: parquet files in {folder}"
+    if not converged:
+        return misleading(f"none of the {groups} groups has a fit that converged: see the column reason of the files in"
+                          f" {folder}.", text, document)
+    return Answer(text, document)
 
 
 def _group(key):
