@@ -21,12 +21,20 @@ def predict(fit, inputs, law=None):
     Raises:
       InputError: an input is missing, unknown, or not positive.
     """
-    law, one = fit.law if law is None else law, law is None
     names = fit.facts["inputs"]
-    columns, shape = law_inputs(law, {names.get(name, name): value for name, value in inputs.items()}, names)
-    if one:
+    columns, shape = law_inputs(fit.law, {names.get(name, name): value for name, value in inputs.items()}, names)
+    if law is None:
         for sentence in outside(fit.facts["ranges"], columns):
             warnings.warn(sentence + ": this is an extrapolation.", stacklevel=3)
+    return _shaped(fit.law if law is None else law, columns, shape)
+
+
+def predict_each(law, inputs):
+    """The output [laws, ...] of a batch of laws at `inputs`, a dict of numbers and arrays, as `predict`."""
+    return _shaped(law, *law_inputs(law, inputs))
+
+
+def _shaped(law, columns, shape):
     return evaluate(law, columns).reshape((*np.shape(next(iter(vars(law).values()))), *shape))[()]
 
 

@@ -50,9 +50,8 @@ def sweep(Law, table, folder, *, by, groups=GROUPS, progress=None, **question):
     keys, places = table.grouped(by)
     _open(folder, {
         "format": "jaxscale-sweep", "law": law_name(Law), "by": [by] if isinstance(by, str) else list(by),
-        "groups": len(keys), "groups in a part": groups,
-        **{name: str(value) for name, value in sorted(question.items())},
-        "table": hashlib.sha256((table.digest + json.dumps(keys)).encode()).hexdigest()})
+        "table": hashlib.sha256((table.digest + json.dumps(keys)).encode()).hexdigest(), "groups": len(keys),
+        "groups in a part": groups, **{name: str(value) for name, value in sorted(question.items())}})
     starts = range(0, len(keys), groups)
     parts = [folder / f"part-{i:05d}.parquet" for i in range(len(starts))]
     for i in range(jax.process_index(), len(parts), jax.process_count()):
@@ -99,5 +98,5 @@ def _open(folder, about):
 def _parquet(frame):
     """The bytes of a file."""
     file = io.BytesIO()
-    frame.to_parquet(file, index=False)
+    frame.astype({"reason": "string"}).to_parquet(file, index=False)  # also where no group of the part has one
     return file.getvalue()

@@ -143,6 +143,23 @@ class Bootstrap:
         """The laws of lower and of upper ends of each constant's central percentile interval."""
         return tuple(self._reduce(lambda draws, at=at: np.quantile(draws, at, axis=0)) for at in ends(level))
 
+    def predict(self, **inputs):
+        """The output of each draw's law at the given inputs [draws, ...], NumPy float64.
+
+        Any inputs that give the law's own will do, as in `Fit.predict`. Plans take a bootstrap as they are.
+
+        Example:
+          >>> fit.bootstrap(1000).predict(N=70e9, D=[1e12, 2e12]).shape  # doctest: +SKIP
+          (1000, 2)
+        """
+        from jaxscale.prediction import predict_each
+
+        return predict_each(self.law, inputs)
+
+    def predict_interval(self, level=0.95, **inputs):
+        """Lower and upper ends of the central percentile interval of `predict`, in the shape of the inputs."""
+        return tuple(np.quantile(self.predict(**inputs), ends(level), axis=0))
+
     @property
     def covariance(self):
         """Covariance of the constants as a dict of dicts, positive ones on the log scale."""

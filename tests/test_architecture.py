@@ -16,7 +16,7 @@ ORDER = ("errors units roots laws runs objectives terms powers problem solver mi
          "datasets recipes training plotting cli").split()
 # The exceptions, each inside a function: a method of Fit that is the door to what comes after a fit, and the readers of
 # tables, which load pandas.
-DEFERRED = {("fitting", "prediction"), ("fitting", "files"), ("fitting", "groups"),
+DEFERRED = {("fitting", "prediction"), ("fitting", "files"), ("fitting", "groups"), ("uncertainty", "prediction"),
             ("task", "tables"), ("groups", "tables"), ("sweeps", "tables")}
 PACKAGE = Path(jaxscale.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
