@@ -32,26 +32,36 @@ def seconds(command, cache):
     return time.perf_counter() - begun
 
 
-def main():
+def tasks(folder):
+    """Name -> command; the table of 240 runs is written into the folder."""
     if not DATA.exists():
         raise SystemExit(f"the table of 240 runs is wanted at {DATA}: it is no part of the project.")
+    table = pd.read_csv(DATA)
+    table[table.excluded_in_paper == 0].to_csv(folder / "runs.csv", index=False)
+    fit = [COMMAND, "fit", folder / "runs.csv", "--law", "chinchilla"]
+    example = [COMMAND, "fit", "--example", "ladder", "--skip-steps", "600", "--objective", "squares",
+               "--weights", "run", "--free", "E", "--compute", "1e14"]
+    return {"importing jax, optax, pandas": [sys.executable, "-c", "import jax, optax, pandas"],
+            "`jaxscale --help`": [COMMAND, "--help"],
+            "`jaxscale fit runs.csv --law chinchilla`, 240 rows, 500 bootstrap draws": fit,
+            f"`jaxscale {' '.join(example[1:])}`, L(N, S, B), 459 rows": example}
+
+
+def cold_and_warm(command, folder, times=3):
+    """Medians of `times` processes: with an empty compilation cache, and with a full one."""
+    caches = [tempfile.mkdtemp(dir=folder) for _ in range(times)]
+    return (statistics.median(seconds(command, cache) for cache in caches),
+            statistics.median(seconds(command, caches[0]) for _ in caches))
+
+
+def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        table = pd.read_csv(DATA)
-        table[table.excluded_in_paper == 0].to_csv(folder / "runs.csv", index=False)
-        fit = [COMMAND, "fit", folder / "runs.csv", "--law", "chinchilla"]
-        example = [COMMAND, "fit", "--example", "ladder", "--skip-steps", "600", "--objective", "squares",
-                   "--weights", "run", "--free", "E", "--compute", "1e14"]
-        tasks = {"importing jax, optax, pandas": [sys.executable, "-c", "import jax, optax, pandas"],
-                 "`jaxscale --help`": [COMMAND, "--help"],
-                 "`jaxscale fit runs.csv --law chinchilla`, 240 rows, 500 bootstrap draws": fit,
-                 f"`jaxscale {' '.join(example[1:])}`, L(N, S, B), 459 rows": example}
         lines = ["# From nothing to an answer", "", "Written by `python benchmarks/cold_start.py`.", "",
                  "| command | cold, s | warm, s | cold / imports |", "|---|---|---|---|"]
         imports = None
-        for name, command in tasks.items():
-            cold = statistics.median(seconds(command, folder / f"{len(lines)}-{i}") for i in range(3))
-            warm = statistics.median(seconds(command, folder / f"{len(lines)}-0") for _ in range(3))
+        for name, command in tasks(folder).items():
+            cold, warm = cold_and_warm(command, folder)
             imports = imports or cold
             lines.append(f"| {name} | {cold:.2f} | {warm:.2f} | {cold / imports:.1f} |")
             print(lines[-1], flush=True)
