@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxscale.laws.base import from_unconstrained, to_unconstrained
+from jaxscale.minimise import begin, rounding_floor, step
 from jaxscale.problem import free_of, sweep, thetas_of
 from jaxscale.solver import damped_newton
 
@@ -36,11 +37,12 @@ def _constants(task, points):
 
 
 def sweeps(fit, constants):
-    """A function that makes one sweep (value, gradient, both curvatures) at each of the constants [k, p]."""
+    """A function that makes one sweep (value, gradient, the exact curvature) at each of the constants [k, p]."""
     with jax.enable_x64(True):
         problem = jax.tree.map(jnp.asarray, fit.task.problem())
         points, weights = jnp.asarray(_points(fit, constants)), jnp.asarray(fit.task.weights)
-    compiled = jax.jit(jax.vmap(sweep, in_axes=(None, 0, None)))
+    compiled = jax.jit(lambda problem, points, weights: jax.lax.map(
+        lambda point: sweep(problem, point, weights, True), points, batch_size=16))
 
     def call():
         with jax.enable_x64(True):
@@ -49,24 +51,16 @@ def sweeps(fit, constants):
     return call
 
 
-def iterations(fit, constants, most=300):
-    """How many steps of the default solver each start takes [k]."""
-    task, optimizer = fit.task, damped_newton()
+def iterations(fit, constants):
+    """How many sweeps the default solver makes from each start [k]."""
+    task = fit.task
     with jax.enable_x64(True):
-        problem, weights = jax.tree.map(jnp.asarray, task.problem()), jnp.asarray(task.weights)
-        floor = 0.5 * problem.scale * len(task.observed) * (8 * np.finfo(np.float64).eps) ** 2
+        problem, own = jax.tree.map(jnp.asarray, (task.problem(), {"weights": task.weights}))
+        floor, most = rounding_floor(problem, len(task.weights), np.float64), task.patience
+        onwards = functools.partial(step, damped_newton(), True, problem, floor, most, own)
 
         @jax.jit
-        @functools.partial(jax.vmap, in_axes=(0, 0))
-        def step(u, state):
-            s = sweep(problem, u, weights)
-            move, state = optimizer.update(s.gradient, state, u, value=s.value, gauss_newton=s.gauss_newton,
-                                           hessian=s.hessian, lower=problem.lower, upper=problem.upper, floor=floor)
-            return jnp.clip(u + move, problem.lower, problem.upper), state
+        def taken(start):
+            return jax.lax.while_loop(lambda slot: ~slot.out, onwards, begin(damped_newton(), start)).taken
 
-        u = jnp.asarray(_points(fit, constants))
-        state, taken = jax.vmap(optimizer.init)(u), np.zeros(len(u), int)
-        while not np.all(state.done) and taken.max() < most:
-            taken += ~np.asarray(state.done)
-            u, state = step(u, state)
-    return taken
+        return np.asarray(jax.lax.map(taken, jnp.asarray(_points(fit, constants)), batch_size=16))

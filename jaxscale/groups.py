@@ -149,35 +149,44 @@ def _fit_tables(batch, table, places, question):
     Law = batch.Law
     names = [question.get("x") or name if name == "x" else name for name in Law.inputs]
     plain = table.plain(names, Law.output) if question.get("weights") is None else np.zeros(len(table), bool)
-    first, tables, lengths = None, {}, {}
+    first, looked, lengths = None, {}, {}
     for i, rows in enumerate(places):
-        weights = table.weights[rows]
-        if first is None or not plain[rows].all() or np.count_nonzero(weights) < len(first.groups):
+        if first is None or not plain[rows].all() or np.count_nonzero(table.weights[rows]) < len(first.groups):
             try:  # the front door of a single fit: it derives columns, drops rows, or says what is wrong
-                task = batch.task(i)
+                looked[i] = batch.task(i)
             except InputError as error:
                 batch.refuse(i, str(error))
                 continue
-            first, runs, rows, weights = first or task, task.runs, slice(None), task.row_weights
-        else:
-            runs = table
-        tables[i] = (*(runs.columns[name] for name in (*names, Law.output)), runs.run), rows, weights
-        lengths.setdefault(filled(len(weights)), []).append(i)
+            first = first or looked[i]
+        lengths.setdefault(filled(len(looked[i].runs) if i in looked else len(rows)), []).append(i)
+
+    def columns(i):
+        """Inputs, output, run codes and weights of a group's rows."""
+        runs, rows = (looked[i].runs, slice(None)) if i in looked else (table, places[i])
+        weights = looked[i].row_weights if i in looked else table.weights[rows]
+        return *(runs.columns[name][rows] for name in (*names, Law.output)), runs.run[rows], weights
+
     for length, members in lengths.items():
         for block in _blocks(np.array(members), min(TABLES, max(1, ROWS // length))):
             if first.objective.name == "lad" or first.optimizer is not None:
                 batch.fit_alone(block)
                 continue
-            whole = np.empty((len(names) + 3, len(block), length))
+            whole, rows = np.empty((len(names) + 3, len(block), length)), np.zeros(len(block), int)
             for place, i in enumerate(block):
-                columns, rows, weights = tables[i]
-                for to, values in zip(whole[:, place], (*(column[rows] for column in columns), weights), strict=True):
-                    to[:len(weights)], to[len(weights):] = values, values[0]
-                whole[-1, place, len(weights):] = 0.0
+                given = np.array(columns(i))
+                rows[place] = given.shape[1]
+                whole[:, place, :rows[place]], whole[:, place, rows[place]:] = given, given[:, :1]
+                whole[-1, place, rows[place]:] = 0.0
             *inputs, observed, run, weights = whole
-            run = np.stack([np.unique(one, return_inverse=True)[1] for one in run])
-            batch.fit(Stack.of_tables(first, tuple(inputs), observed, weights, run), block,
-                      np.array([len(tables[i][2]) for i in block]))
+            batch.fit(Stack.of_tables(first, tuple(inputs), observed, weights, _codes(run)), block, rows)
+
+
+def _codes(run):
+    """Run ids [tables, n] as codes 0, 1, ... within each table."""
+    order = np.argsort(run, axis=1)
+    ranked, code = np.take_along_axis(run, order, axis=1), np.empty(run.shape, int)
+    np.put_along_axis(code, order, np.cumsum(np.diff(ranked, axis=1, prepend=ranked[:, :1]) > 0, axis=1), axis=1)
+    return code
 
 
 def _blocks(members, most):

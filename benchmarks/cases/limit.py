@@ -31,8 +31,8 @@ def tables(data=None, fits=1024, warm=10, say=None):
     """fits: that advance together."""
     N, D, loss = one_fit.columns() if data is None else data
     table = Table(f"Sweeps over {fits:,} fits of {len(N)} runs", "An element is one row of one fit. A sweep of "
-                  "jaxscale's gives the value, the gradient and two matrices of curvature. Cores: processor seconds "
-                  "over wall.", say)
+                  "jaxscale's gives the value, the gradient and the curvature. Cores: processor seconds over "
+                  "wall.", say)
     logs, fit = additive.Logs(N, D, loss, np.ones(len(N))), one_fit.fit(N, D, loss)
     points = additive.exponent_points(int(np.log2(fits)))
     starts = additive.constants_of(additive.projected_starts(N, D, loss, np.ones(len(N)), points, fits))

@@ -69,6 +69,9 @@ def _many(found, runs, arrays, draws, few, warm, say):
         return _constants(drawn.law)
 
     many.add('jaxscale, bootstrap(starts="warm")', ours, items=np.arange(draws), warm=min(warm, 1))
+    searched = functools.partial(jsc.fit, laws.KaplanNSB, runs, objective=jsc.squares(), errors=None, weights=weights)
+    many.add("jaxscale, fit(weights=matrix), each its own search", lambda: _constants(searched().law),
+             items=np.arange(draws), warm=0)
     many.add("SciPy least_squares, NumPy Newton, exact Jacobian", lambda: np.concatenate(
         [implicit.joint(*arrays, weights[i], [optimum])[0] for i in chosen]), times=draws / len(chosen), items=chosen,
         warm=1)
