@@ -132,7 +132,8 @@ def test_every_option_has_its_place_in_help(run):
     out = run("fit", "--help")[1]
     for option in ("--law --example --by --fix --free --tie --prior --bounds --objective --delta --overestimate "
                    "--weights --column --x --unit --bytes-per-token --drop-bad --skip-steps --skip-tokens "
-                   "--skip-fraction --thin --errors --draws --seed --compute --output --json --no-cache").split():
+                   "--skip-fraction --thin --errors --draws --seed --compute --output --distributed --json "
+                   "--no-cache").split():
         assert re.search(rf"{option}\b", out), option
 
 
@@ -355,6 +356,29 @@ def test_groups(tmp_path, run, document):
     assert code == 0 and len(out.splitlines()) == 4 and "family" in out.splitlines()[0]
     assert any(line.startswith("left out row 31: ") for line in err)
     assert any(line.startswith("family c: ") for line in err)
+
+
+def test_groups_into_a_folder(tmp_path, run, document, refused):
+    """What `sweep` writes, which tests/test_sweeps.py is about; here the verb."""
+    pandas = pytest.importorskip("pandas")
+    N, rng = np.tile(np.geomspace(1e6, 1e9, 8), 3), np.random.default_rng(0)
+    columns = {"N": N, "loss": (1e12 / N) ** 0.1 * np.exp(0.01 * rng.standard_normal(24))}
+    columns |= {"family": np.repeat(["a", "b", "c"], 8)}
+    columns["loss"][20] = np.nan
+    table, folder = write(tmp_path / "groups.csv", columns), tmp_path / "out"
+    ask = ("fit", table, "--law", "power-law", "--x", "N", "--by", "family", "-o", f"{folder}{os.sep}")
+    expected = {"law": "power-law", "by": ["family"], "folder": f"{folder}{os.sep}", "groups": 3, "fitted": 2,
+                "converged": 2}
+    assert document(*ask) == (0, expected)
+    frame = pandas.read_parquet(folder)
+    assert frame.converged.tolist() == [True, True, False] and "row 21" in frame.reason[2]
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    code, out, _ = run(*ask[:-1], folder)  # a folder that is there needs no slash; nothing is fitted again
+    assert code == 0 and "3 groups, 2 fitted, 2 converged" in out
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    refused("another sweep", "fix", "choose another folder")(*ask, "--fix", "alpha=0.1")
+    refused("--compute", "-o FOLDER/")(*ask, "--compute", "1e21")
+    refused("--distributed", "parts")("fit", table, "--law", "power-law", "--x", "N", "--distributed")
 
 
 def test_no_group_converges(tmp_path, run, document):

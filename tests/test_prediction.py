@@ -145,6 +145,19 @@ def test_intervals_are_those_of_the_bootstrap(fit):
         assert abs((high + low) - ends.sum()) / 2 < 0.2 * (high - low)
 
 
+def test_a_bootstrap_predicts_with_each_of_its_laws(fit):
+    drawn = fit.bootstrap(40)
+    found = drawn.predict(N=1e8, D=[[1e9], [2e9]])
+    for i in (0, 7, 39):
+        one = laws.Chinchilla(**{name: getattr(drawn.law, name)[i] for name in drawn.law.constants})
+        close(found[i], formula(one, 1e8, [[1e9], [2e9]]))
+    assert found.shape == (40, 2, 1) and drawn.predict(N=1e8, M=10.0).shape == (40,)
+    low, high = drawn.predict_interval(0.8, N=1e8, D=[[1e9], [2e9]])
+    np.testing.assert_array_equal([low, high], np.quantile(found, [0.1, 0.9], axis=0))
+    with pytest.raises(jsc.InputError, match="D is not given"):
+        drawn.predict(N=1e8)
+
+
 def test_intervals_nest_and_have_the_inputs_shape(fit):
     ends = [fit.predict_interval(level, N=[1e8, 1e9], D=[[1e9], [2e9]]) for level in (0.5, 0.8, 0.99)]
     for low, high in ends:

@@ -142,8 +142,8 @@ def test_steplaw_batch_size():
 def test_chinchilla_bootstrap_errors(chinchilla_runs):
     """Of the natural constants published from 4,000 draws, of the logs re-run (data/README.md).
 
-    B is heavy-tailed: the kurtosis of its draws is some 100, so that 4,000 of them give its error to 8% only, and 16,000
-    to 4%: at 4,000 seeds 0 to 7 give 1270 to 1454.
+    B is heavy-tailed: the kurtosis of its draws is some 100, so that 4,000 of them give its error to 8% only (seeds 0
+    to 7: 1270 to 1454), and 16,000 to 4%.
     """
     drawn = jsc.fit(laws.Chinchilla, chinchilla_runs, errors=None).bootstrap(16000, starts="warm")
     assert drawn.failed == 0
