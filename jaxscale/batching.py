@@ -18,7 +18,7 @@ LINE = 8  # fits handed over at once, a slot
 
 def slots_for(rows, fits):
     """How many fits advance together: as many as keep their sweeps in the cache, a power of two up to 16."""
-    return 1 << int(max(1, min(16, fits, 65536 // rows))).bit_length() - 1
+    return 1 << int(max(1, min(16, fits, 16384 // rows))).bit_length() - 1
 
 
 def minimise(problem, optimizer, starts, own, of, *, second_order, max_steps, progress=None):

@@ -102,7 +102,13 @@ def step(optimizer, second_order, shared, floor, max_steps, own, slot):
 def advance(optimizer, second_order, shared, floor, max_steps, line, last, queue):
     """Every slot onwards, until the line is empty (`last`: until all have ended) or the host should look."""
     width, waiting = len(queue.fit), jnp.sum(line.fits >= 0)
-    onward = jax.vmap(functools.partial(step, optimizer, second_order, shared, floor, max_steps))
+    one = functools.partial(step, optimizer, second_order, shared, floor, max_steps)
+
+    def onward(own, slots):
+        if width > 1:
+            return jax.vmap(one)(own, slots)
+        # One slot without vmap, under which both branches of a cond are taken: the Hessian is spared where not wanted.
+        return jax.tree.map(lambda x: x[None], one(*jax.tree.map(lambda x: x[0], (own, slots))))
 
     def settle(queue):
         """Write down those that are out, and fill their slots and the empty ones from the line."""

@@ -121,28 +121,32 @@ def _in_closed_form(problem, u, weights, exact):
 
 
 def _by_differentiation(problem, u, weights, exact):
-    """Of any law, all forward: q is small, n is not."""
+    """Of any law. The slopes are taken forward, for q is small and n is not; what the Hessian has besides them forward
+    over reverse, one column after the other: n numbers at a time stay in the cache, q^2 n would not."""
+    r, jacobian, side = _slopes(problem, u, weights)
+    pull = side * huber_slope(r, problem.delta)
 
-    def slopes(u):
-        fitted = _slopes(problem, u, weights)
-        return fitted[0], fitted
+    def curl():
+        bend = jax.grad(lambda u: pull @ problem.residuals(u))
+        return jax.lax.map(lambda e: jax.jvp(bend, (u,), (e,))[1], jnp.eye(len(u)))
 
-    hessian, (gradient, r, jacobian, side) = jax.jacfwd(slopes, has_aux=True)(u)
-    value = jnp.sum(side * huber_value(r, problem.delta))
-    reweighted = side * jnp.minimum(1.0, problem.delta / jnp.abs(r))
-    return Sweep(value, gradient, jnp.where(exact, hessian, (jacobian * reweighted[:, None]).T @ jacobian))
+    inside = jnp.where(jnp.abs(r) <= problem.delta, side, 0.0)
+    bend = jnp.where(exact, inside, side * jnp.minimum(1.0, problem.delta / jnp.abs(r)))
+    curvature = (jacobian * bend[:, None]).T @ jacobian
+    curvature += jax.lax.cond(exact, curl, lambda: jnp.zeros_like(curvature))
+    return Sweep(jnp.sum(side * huber_value(r, problem.delta)), pull @ jacobian, curvature)
 
 
 def _slopes(problem, u, weights):
-    """Gradient [q] without the prior's, residuals [n], their Jacobian [n, q], and the rows' weights in the sum."""
+    """Residuals [n], their Jacobian [n, q], and the rows' weights in the sum."""
     r, jacobian = jax.vmap(lambda e: jax.jvp(problem.residuals, (u,), (e,)), out_axes=(None, 1))(jnp.eye(len(u)))
-    side = problem.scale * weights * side_weight(r, problem.overestimate)
-    return (side * huber_slope(r, problem.delta)) @ jacobian, r, jacobian, side
+    return r, jacobian, problem.scale * weights * side_weight(r, problem.overestimate)
 
 
 def gradient(problem, u, weights):
     """The gradient [q] at u, to be differentiated once more, with respect to anything."""
-    return _slopes(problem, u, weights)[0] + problem.prior_precision * (u - problem.prior_mean)
+    r, jacobian, side = _slopes(problem, u, weights)
+    return (side * huber_slope(r, problem.delta)) @ jacobian + problem.prior_precision * (u - problem.prior_mean)
 
 
 class Look(NamedTuple):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxscale.laws.base import to_unconstrained
+from jaxscale.laws.base import separated, to_unconstrained
 from jaxscale.objectives import huber_value, side_weight
 from jaxscale.powers import exponents_at
 from jaxscale.terms import scaling_constants, unit_terms
@@ -123,12 +123,22 @@ def _score(Law, scaling, log, searched, observed, inputs, weights, delta, overes
     """Unconstrained constants [points, p] and objective [points] at each searched point."""
     def one(searched):
         law = Law(**_project(Law, scaling, searched, observed, inputs, weights))
-        predicted = law(*inputs)
-        r = jnp.log(predicted / observed) if log else predicted - observed
+        r = _log_residuals(law, observed, inputs)
+        r = r if log else observed * jnp.expm1(r)
         return to_unconstrained(law), jnp.sum(weights * side_weight(r, overestimate) * huber_value(r, delta))
 
     theta, value = jax.lax.map(one, searched, batch_size=64)
     return theta, jnp.where(jnp.isfinite(value) & jnp.all(theta < jnp.inf, axis=-1), value, jnp.inf)
+
+
+def _log_residuals(law, observed, inputs):
+    """log(predicted / observed): of an implicit law, whose root would have to be sought, by Newton's first step."""
+    def excess(log_observed):
+        left, right = separated(type(law))(law, jnp.exp(log_observed), *inputs)
+        return jnp.log(right) - jnp.log(left)
+
+    value, slope = jax.jvp(excess, (jnp.log(observed),), (jnp.ones_like(observed),))
+    return -value / slope
 
 
 def find_starts(Law, objective, inputs, observed, weights, held, count):

@@ -191,9 +191,10 @@ class Task:
 
 
 def filled(rows):
-    """The next of the lengths 16, 32, 64, 128, 256, 384, 512, 768, ..."""
+    """The next of the lengths 16, 32, 64, 128, 256, 384, 512, 768, 1024, from there in eighths of a power of two."""
     power = 1 << max(4, (rows - 1).bit_length())
-    return power * 3 // 4 if 256 < rows <= power * 3 // 4 else power
+    step = power // (1 if rows <= 256 else 4 if rows <= 1024 else 8)
+    return -(-rows // step) * step
 
 
 def _transforms(Law):

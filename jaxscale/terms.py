@@ -60,20 +60,19 @@ def unit_terms(Law, scaling, values, observed, inputs):
     Returns:
       rest [n], the share of what no constant scales; terms [k, n]; powers [k] with which the constants enter.
     """
-    k = len(scaling)
-    switched = jnp.concatenate([jnp.zeros((1, k)), jnp.eye(k), 2 * jnp.eye(k)])  # nothing on, one at 1, one at 2
-
-    @jax.vmap
-    def right(scales):
+    def right(scales, observed, *inputs):
         constants = values | dict(zip(scaling, scales, strict=True))
         left, right = separated(Law)(Law(**constants), observed, *inputs)
         return right / left + jnp.zeros_like(observed)
 
-    rest, terms, doubled = jnp.split(right(switched), [1, 1 + k])
-    terms, doubled = terms - rest, doubled - rest
-    heaviest = jnp.argmax(jnp.abs(terms), axis=1)[:, None]
-    powers = jnp.log2(jnp.take_along_axis(doubled, heaviest, 1) / jnp.take_along_axis(terms, heaviest, 1))[:, 0]
-    return rest[0], terms, powers
+    one = jnp.eye(len(scaling))
+    switched = jnp.concatenate([jnp.zeros((1, len(scaling))), one])  # nothing on, then one at a time
+    rest, terms = jnp.split(jax.vmap(lambda scales: right(scales, observed, *inputs))(switched), [1])
+    rest, terms = rest[0], terms - rest
+    heaviest = jnp.argmax(jnp.abs(terms), axis=1)
+    doubled = jax.vmap(right)(2 * one, observed[heaviest], *(x[heaviest] for x in inputs)) - rest[heaviest]
+    powers = jnp.log2(doubled / jnp.take_along_axis(terms, heaviest[:, None], 1)[:, 0])
+    return rest, terms, powers
 
 
 def term_shares(Law, centred, centre, theta):

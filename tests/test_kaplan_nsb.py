@@ -93,6 +93,16 @@ def test_bisection_agrees(name, dtype):
     assert relative_error(CASES[name].by_bisection(*x.astype(dtype)), exact) <= IMPLICIT[dtype]
 
 
+@pytest.mark.parametrize("odd", [{"alpha_B": 0.05}, {"alpha_B": 0.02}, {"alpha_B": 0.01, "E": 0.5}, {"alpha_S": 1.7},
+                                 {"alpha_S": 0.02, "S_c": 1e20}], ids=str)
+def test_odd_constants(odd, dtype):
+    """Where Halley's steps do not suffice, for tiny alpha_B, the loop inside the bracket finishes them."""
+    law, x = dataclasses.replace(C4, **odd), truth("c4")[0][:, :20_000]
+    exact = by_extended_bisection(law, *x)
+    # alpha_S log S carries the rounding of the logarithm: beyond exponents of one it outgrows the promise.
+    assert relative_error(law(*x.astype(dtype)), exact) <= IMPLICIT[dtype] * max(1, law.alpha_S)
+
+
 def test_numbers_are_solved_as_arrays_are(dtype):
     """Python numbers follow the caller's precision: float64 where x64 is on."""
     x, exact = truth("c4")

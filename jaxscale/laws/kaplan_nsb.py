@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jaxscale.laws.base import constant, formula, law
 from jaxscale.roots import root
 
+BLOCK = 16384  # points solved at once: what they need stays in a core's cache
+
 
 @law(inputs=("N", "S", "B"))
 class KaplanNSB:
@@ -31,28 +33,26 @@ class KaplanNSB:
     E: float = constant(0.0, lower=0.0)
 
     def __call__(self, N, S, B):
-        return jnp.exp(self._log_loss(N, S, B))
+        dtype = jnp.result_type(*jax.tree.leaves((self, N, S, B)), float)
+        law = jax.tree.map(lambda constant: jnp.asarray(constant, dtype), self)
+        return _loss(law, *jnp.broadcast_arrays(*(jnp.asarray(x, dtype) for x in (N, S, B))))
 
     def separated(self, L, N, S, B):
         slower = (1 + self.B_star / (B * L ** (1 / self.alpha_B))) ** self.alpha_S
         return L, self.E + (self.N_c / N) ** self.alpha_N + (self.S_c / S) ** self.alpha_S * slower
 
-    def _log_loss(self, N, S, B, bisect=False):
-        n = jnp.log(self.minimum_loss(N))
-        k = self.alpha_S * (jnp.log(self.S_c) - jnp.log(S))
-        q = jnp.log(self.B_star) - jnp.log(B)
-        n, k, q = jnp.broadcast_arrays(n, k, q)
-        # Each of the right side's three asymptotes lies below the root, and the largest within log(1 + 2^alpha_S) of
-        # it, because softplus(z) <= log 2 + max(z, 0).
-        lower = jnp.maximum(jnp.maximum(n, k), (k + self.alpha_S * q) / (1 + self.alpha_S / self.alpha_B))
-        upper = lower + jnp.log1p(2.0**self.alpha_S)
-        bracket = jax.lax.stop_gradient((lower, upper, lower))
-        return root(_log_excess, *bracket, (n, k, q, self.alpha_S, self.alpha_B), bisect)
+    def _terms(self, N, S, B):
+        """The minimum loss, alpha_S log(S_c / S) and log(B_star / B)."""
+        k, q = self.alpha_S * (jnp.log(self.S_c) - jnp.log(S)), jnp.log(self.B_star) - jnp.log(B)
+        return self.minimum_loss(N), k, q
 
     @formula
     def by_bisection(self, N, S, B):
         """The same loss by pure bisection: slower, and what the accelerated solve is tested against."""
-        return jnp.exp(self._log_loss(N, S, B, bisect=True))
+        floor, k, q = jnp.broadcast_arrays(*self._terms(N, S, B))
+        args = jnp.log(floor), k, q, self.alpha_S, self.alpha_B
+        lower, upper = jax.lax.stop_gradient(_bracket(*args))
+        return jnp.exp(root(_log_excess, lower, upper, lower, args, True))
 
     @formula
     def minimum_loss(self, N):
@@ -124,3 +124,116 @@ def _log_excess(v, args):
     """log(right side of Eq 3.13) - log L at v = log L: convex and falling, with slope at most -1."""
     n, k, q, alpha_S, alpha_B = args
     return jnp.logaddexp(n, k + alpha_S * jax.nn.softplus(q - v / alpha_B)) - v
+
+
+def _bracket(n, k, q, alpha_S, alpha_B):
+    """Bounds of log L.
+
+    Each of the right side's three asymptotes lies below the root, and the largest within log(1 + 2^alpha_S) of it,
+    because softplus(z) <= log 2 + max(z, 0).
+    """
+    lower = jnp.maximum(jnp.maximum(n, k), (k + alpha_S * q) / (1 + alpha_S / alpha_B))
+    return lower, lower + jnp.log1p(2.0**alpha_S)
+
+
+def _halley(v, floor, k, q, alpha_S, alpha_B, log_ratio):
+    """Halley's step from v towards the zero of `_log_excess`, and the excess; `log_ratio(r, v)` is log(r) - v."""
+    steep, slope = 1 / alpha_B, alpha_S / alpha_B
+    e = jnp.exp(q - v * steep)
+    t = jnp.exp(k + alpha_S * jnp.log(1 + e))
+    r = floor + t
+    h = log_ratio(r, v)
+    inverse = 1 / (r * (1 + e))
+    fall = slope * t * e * inverse  # -h' = 1 + fall
+    bend = fall * (steep * r + slope * e * floor) * inverse  # h''
+    return 2 * h * (1 + fall) / (2 * (1 + fall) ** 2 - h * bend), h
+
+
+@jax.custom_jvp
+def _loss(law, N, S, B):
+    """The root, block after block."""
+    def solve(*inputs):
+        return _solve(*law._terms(*inputs), law.alpha_S, law.alpha_B)
+
+    if N.size <= BLOCK:
+        return solve(N, S, B)
+
+    def one(i, loss):
+        at = jnp.minimum(i * BLOCK, N.size - BLOCK)  # the last one overlaps
+        block = (jax.lax.dynamic_slice(x.ravel(), (at,), (BLOCK,)) for x in (N, S, B))
+        return jax.lax.dynamic_update_slice(loss, solve(*block), (at,))
+
+    return jax.lax.fori_loop(0, -(-N.size // BLOCK), one, jnp.zeros(N.size, N.dtype)).reshape(N.shape)
+
+
+def _solve(floor, k, q, alpha_S, alpha_B):
+    """The L with L = floor + e^k (1 + e^q L^(-1/alpha_B))^alpha_S.
+
+    Three of Halley's steps in float32 inside the bracket, and one in float64 where that is asked for, are enough for
+    all but odd constants. A bound of the next step says where: the loop runs only if some element is left.
+    """
+    args, dtype = (floor, k, q, alpha_S, alpha_B), floor.dtype
+    short = tuple(jnp.asarray(x, jnp.float32) for x in args)
+    low, high = _bracket(jnp.log(short[0]), *short[1:])
+    v = low
+    for _ in range(3):
+        step, h = _halley(v, *short, lambda r, v: jnp.log(r) - v)
+        low, high = jnp.where(h > 0, v, low), jnp.where(h > 0, high, v)
+        inside = (v + step >= low) & (v + step <= high)  # not where it is NaN
+        step = jnp.where(inside, v + step, 0.5 * (low + high)) - v
+        v = v + step
+    if dtype != jnp.float32:
+        v = v.astype(dtype)
+        step, _ = _halley(v, *args, _log_near)
+        v = v + step
+    # From bounds of h's derivatives, Halley's next step is below |step|^3 ((1 + alpha_S) / alpha_B)^2 / 2.
+    found = jnp.abs(step) * ((1 + alpha_S) / alpha_B * step) ** 2 <= jnp.finfo(dtype).eps
+    return jnp.exp(_finish(v, found, (jnp.log(floor), *args[1:])))
+
+
+def _log_near(r, v):
+    """log(r) - v where that is small."""
+    x = r * jnp.exp(-v) - 1
+    return x * (1 - x * (1 / 2 - x * (1 / 3 - x / 4)))
+
+
+def _finish(v, found, args):
+    """v where it is found; the root elsewhere."""
+    epsilon = 4 * jnp.finfo(v.dtype).eps
+    lower, upper = _bracket(*args)
+    ends = jnp.where(found, v, lower), jnp.where(found, v, upper)
+
+    def unfinished(ends):
+        low, high = ends
+        return jnp.any(high - low > epsilon * jnp.maximum(jnp.abs(high), 1))
+
+    def improve(ends):
+        """Newton's step up from the lower end, never past the root of a convex excess; and a halving."""
+        low, high = ends
+        value, slope = jax.jvp(lambda v: _log_excess(v, args), (low,), (jnp.ones_like(low),))
+        middle = 0.5 * (low + high)
+        above = _log_excess(middle, args) > 0
+        newton = jnp.minimum(low + jnp.maximum(-value / slope, 0), high)
+        done = newton - low <= epsilon * jnp.maximum(jnp.abs(high), 1)
+        high = jnp.where(done, newton, jnp.where(above, high, middle))
+        return jnp.maximum(newton, jnp.where(above, middle, low)), high
+
+    return jax.lax.while_loop(unfinished, improve, ends)[0]
+
+
+@_loss.defjvp
+def _differentiate(primals, tangents):
+    """Closed forms, from the derivative of Eq 3.13 on both sides."""
+    law, change = primals[0], tangents[0]
+    (_, k, q), (dfloor, dk, dq) = jax.jvp(lambda law, *x: law._terms(*x), primals, tangents)
+    alpha_S, alpha_B, dalpha_S, dalpha_B = law.alpha_S, law.alpha_B, change.alpha_S, change.alpha_B
+    L, steep = _loss(*primals), 1 / alpha_B
+    v = jnp.log(L)
+    z = q - v * steep
+    e = jnp.exp(-jnp.abs(z))
+    softplus = jnp.maximum(z, 0) + jnp.log(1 + e)
+    t = jnp.exp(k + alpha_S * softplus)
+    lean = t * alpha_S * jnp.where(z > 0, 1, e) / (1 + e)
+    whole = L / (L + lean * steep)
+    return L, whole * dfloor + whole * t * (dk + softplus * dalpha_S) + whole * lean * (
+        dq + v * steep**2 * dalpha_B)
