@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxscale.minimise import Ends, Line, advance, blank, extended, rounding_floor
+from jaxscale.minimise import Line, advance, blank, blank_ends, extended, rounding_floor
 
 LINE = 8  # fits handed over at once, a slot
 
@@ -42,7 +42,7 @@ def minimise(problem, optimizer, starts, own, of, *, second_order, max_steps, pr
     queue = jax.device_put(jax.tree.map(lambda x: np.stack([x] * len(devices)),
                                         blank(optimizer, width, waiting, free, own)), split)
     problem = jax.tree.map(jax.numpy.asarray, problem)
-    ends = Ends(starts.copy(), np.full(fits, np.inf), np.zeros(fits, bool))
+    ends = blank_ends(fits, free)._replace(points=starts.copy())
     unbegun, left = np.arange(fits), fits
     while left:
         share = min(waiting, -(-len(unbegun) // len(devices)))

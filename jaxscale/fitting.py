@@ -225,12 +225,16 @@ def fit_task(task, polish, errors, draws, seed, progress):
         task = dataclasses.replace(task, phi=float(uncertainty.noise(task.objective, r, task.weights)))
         ends = _search(task, np.concatenate([ends.points, starts]), polish)
     best = int(np.nanargmin(ends.values))
-    return conclude(task, ends.points[best], np.where(np.isnan(ends.values), np.inf, ends.values), len(ends.values),
-                    errors, draws, seed, progress)
+    values = np.where(np.isnan(ends.values), np.inf, ends.values)
+    known = None if task.objective.name == "lad" else type(ends)(*(part[[best]] for part in ends))
+    return conclude(task, ends.points[best], values, len(values), known, errors, draws, seed, progress)
 
 
-def conclude(task, point, values, tried, errors, draws, seed, progress):
-    """The `Fit` at a point [q], the best of the ends of `tried` starts, whose values are `values`."""
+def conclude(task, point, values, tried, ends, errors, draws, seed, progress):
+    """The `Fit` at a point [q], the best of the ends of `tried` starts, whose values are `values`.
+
+    ends: `Ends` [1] at that point, or None.
+    """
     problem, passed, objective = task.problem(), None, None
     if task.objective.name == "lad":
         exact, total, passed = vertex.solve_vertex(problem, point, task.weights)
@@ -238,7 +242,7 @@ def conclude(task, point, values, tried, errors, draws, seed, progress):
             problem, np.asarray(rows(problem, point).residuals), task.weights)])
         point = exact if passed and not task.prior else point
     stack = stacks.Stack.of_weights(task, task.weights[None])
-    found = stacks.conclude(stack, point[None], values[None], objective)
+    found = stacks.conclude(stack, point[None], values[None], ends, objective)
     judged, r = found.judged, found.rows.residuals[0]
     at_bound = tuple("=".join(group) for group, off in zip(task.groups, judged.inner[0], strict=True) if not off)
     certificate = Certificate(float(judged.promised[0]), int(judged.agreeing[0]), tried, float(judged.condition[0]),
@@ -246,7 +250,7 @@ def conclude(task, point, values, tried, errors, draws, seed, progress):
     outside = float(np.average(np.abs(r) > task.objective.delta, weights=task.weights))
     law = as_floats(jax.tree.map(lambda x: x[0], found.law))
     unknown = "not asked for" if errors is None else why_unknown(task, task.weights, task.run)
-    if not np.all(np.isfinite(found.look.hessian)):
+    if not np.all(np.isfinite(found.hessian)):
         unknown = unknown or "unknown: a constant ran off so far that the curvature is no number"
     if unknown is None and (errors == "bootstrap" or errors == "auto" and task.objective.robust and outside > 0.5):
         drawn = _bootstrap(task, point, draws, seed, progress)
@@ -286,7 +290,7 @@ def _starts(task):
         if not len(starts):
             raise FitError(f"no start gave a finite objective for {task.Law.__name__}: check the units of the columns, "
                            "or give its constants search= ranges.")
-        known = stacks.Stack.of_weights(task, task.weights[None]).at(starts[:1])[0]
+        known = stacks.Stack.of_weights(task, task.weights[None]).rows(starts[:1])
         if np.all(np.isfinite(known.slope)):
             break
         # A law written with logs has no slope where a term is switched off: it is fitted in plain coordinates.

@@ -231,7 +231,7 @@ class _Batch:
         solved = stacks.solve(stack, count)
         if stack.task.prior:
             stack, solved = stacks.weigh_priors(stack, solved, count)
-        found = stacks.conclude(stack, solved.points, solved.values)
+        found = stacks.conclude(stack, solved.best.points, solved.values, solved.best)
         outside = np.average(np.abs(found.rows.residuals) > stack.task.objective.delta, weights=stack.weights, axis=1)
         alone = solved.plain | ~np.isfinite(solved.values.min(axis=1))
         for place, i in enumerate(members[:count]):
@@ -248,7 +248,7 @@ class _Batch:
             self.objective[i], self.least[i] = found.objective[place], solved.values[place].min()
             self.converged[i], self.points[i] = found.judged.converged[place], rows[place]
             self.agreeing[i], self.tried[i] = found.judged.agreeing[place], solved.tried[place]
-            self.places[i], self.phi[i] = solved.points[place], stack.phi[place]
+            self.places[i], self.phi[i] = solved.best.points[place], stack.phi[place]
             self.reasons[i] = None if self.converged[i] else "not converged"
             robust, errors = stack.task.objective.robust, self.how[0]
             if errors == "bootstrap" or errors == "auto" and robust and outside[place] > 0.5:
@@ -265,7 +265,7 @@ class _Batch:
         task = dataclasses.replace(self.task(i), phi=None if np.isnan(self.phi[i]) else float(self.phi[i]))
         values = np.where(np.arange(self.tried[i]) < self.agreeing[i], self.least[i], np.inf)
         with jax.enable_x64(True):
-            fit = conclude(task, self.places[i], values, int(self.tried[i]), *self.how)
+            fit = conclude(task, self.places[i], values, int(self.tried[i]), None, *self.how)
         return dataclasses.replace(fit, law=self.Law(*map(float, self.constants[i])),
                                    objective=float(self.objective[i]), converged=bool(self.converged[i]))
 

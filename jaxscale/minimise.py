@@ -46,6 +46,9 @@ class Ends(NamedTuple):
     points: np.ndarray  # [fits, q]
     values: np.ndarray
     done: np.ndarray  # False: the step limit came first, or there was no way on from the start
+    gradients: np.ndarray  # [fits, q]; with the next, zero after an optimiser of optax
+    curvatures: np.ndarray  # [fits, q, q]
+    exact: np.ndarray  # whether the curvature is the Hessian
 
 
 class Queue(NamedTuple):
@@ -115,7 +118,7 @@ def advance(optimizer, second_order, shared, floor, max_steps, line, last, queue
         slots, out = queue.slots, queue.slots.out & (queue.fit >= 0)
         place = jnp.where(out, queue.ended + jnp.cumsum(out) - 1, len(queue.who))
         ends = Ends(*(whole.at[place].set(part, mode="drop") for whole, part in
-                      zip(queue.ends, (slots.best, slots.least, slots.done), strict=True)))
+                      zip(queue.ends, (slots.best, slots.least, slots.done, *_known(slots)), strict=True)))
         who = queue.who.at[place].set(queue.fit, mode="drop")
         free = out | (queue.fit < 0)
         index = queue.following + jnp.cumsum(free) - 1
@@ -149,6 +152,13 @@ def advance(optimizer, second_order, shared, floor, max_steps, line, last, queue
     return jax.lax.while_loop(more, onwards, (0, queue))[1]
 
 
+def _known(slots):
+    """Gradient, curvature and its kind at the best points, where the default solver has them."""
+    found = [optax.tree_utils.tree_get(slots.state, name) for name in ("gradient", "curvature", "exact")]
+    blank = jnp.zeros_like(slots.best), jnp.zeros((*slots.best.shape, slots.best.shape[1])), jnp.zeros_like(slots.done)
+    return blank if found[2] is None else found
+
+
 @functools.lru_cache
 def _slots(optimizer, width, free):
     """Shapes of the slots."""
@@ -161,7 +171,13 @@ def blank(optimizer, width, waiting, free, own):
     return Queue(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), _slots(optimizer, width, free)),
                  jax.tree.map(lambda x: np.zeros((width, *x.shape[1:]), x.dtype), own), np.full(width, -1),
                  np.zeros((), int), np.zeros((), int), np.zeros(places, int),
-                 Ends(np.zeros((places, free)), np.zeros(places), np.zeros(places, bool)))
+                 blank_ends(places, free))
+
+
+def blank_ends(fits, free):
+    """Of fits that have not begun."""
+    return Ends(np.zeros((fits, free)), np.full(fits, np.inf), np.zeros(fits, bool), np.zeros((fits, free)),
+                np.zeros((fits, free, free)), np.zeros(fits, bool))
 
 
 extended = functools.lru_cache(optax.with_extra_args_support)  # one object for one optimiser: one trace

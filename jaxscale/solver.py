@@ -76,7 +76,7 @@ def damped_newton(damping=1e-2, tolerance=1e-14):
         retreat, confirm = singular & exact, small & ~exact & ~refused
         step = jnp.where(retreat | confirm, 0.0, step)
         predicted = jnp.where(retreat | confirm, 0.0, -(slope @ step + 0.5 * step @ curvature @ step))
-        # The exact Hessian, which may cost more, is asked for once little is left to gain and the other one misjudges it.
+        # The exact Hessian, which may cost more, is asked for where little is left to gain and the other misjudged it.
         near = (decrement < 1e-2 * value + floor) & (exact | (jnp.abs(gain - 1) > 0.1))
         wants_exact = (confirm | near) & ~retreat & ~refused
         stuck = (damping > 1e8) | singular & ~exact

@@ -13,6 +13,7 @@ import numpy as np
 from jaxscale import uncertainty, vertex
 from jaxscale.certificate import AGREES, Judged, flat_directions, judge
 from jaxscale.laws.base import from_unconstrained
+from jaxscale.minimise import Ends, blank_ends
 from jaxscale.problem import Look, Problem, Rows, look, rows
 from jaxscale.starts import find_power_starts
 from jaxscale.task import Task
@@ -53,9 +54,13 @@ class Stack:
     def __len__(self):
         return len(self.weights)
 
-    def at(self, points):
-        """(`Rows`, `Look`) at points [fits, q], NumPy arrays."""
-        return jax.tree.map(np.asarray, _at(self.problem, self.data, self.weights, points))
+    def rows(self, points):
+        """`Rows` at points [fits, q], NumPy arrays."""
+        return jax.tree.map(np.asarray, _rows(self.problem, self.data, points))
+
+    def look(self, points):
+        """`Look` at points [fits, q], NumPy arrays."""
+        return jax.tree.map(np.asarray, _look(self.problem, self.data, self.weights, points))
 
     def starts(self):
         """Free coordinates [fits, STARTS, q], the best places of each fit's own search."""
@@ -77,29 +82,31 @@ class Stack:
         return found[np.minimum(np.arange(STARTS), len(found) - 1)]
 
     def follow(self, fits, starts):
-        """Points and values [k, starts, ..] where fits [k] ended from starts [k, starts, q]; inf where they did not."""
+        """`Ends` [k, starts, ..] of fits [k] from starts [k, starts, q], of value inf where they did not end."""
         own = {name: value for name, value in self.data.items() if name != "inputs" or "power_sum" not in self.data}
         count, each, free = starts.shape
         ends = dataclasses.replace(self.task, optimizer=None).solve(
             starts.reshape(-1, free), {"weights": self.weights, **own}, np.repeat(fits, each), vertex.CORNERS[:4],
             self.problem)
         values = np.where(ends.done & np.all(np.isfinite(ends.points), axis=1), ends.values, np.inf)
-        return ends.points.reshape(starts.shape), values.reshape(count, each)
+        return Ends(*(part.reshape(count, each, *part.shape[1:]) for part in ends._replace(values=values)))
 
 
 @jax.jit
-def _at(problem, data, weights, points):
-    def one(data, weights, point):
-        whole = dataclasses.replace(problem, **data)
-        return rows(whole, point), look(whole, point, weights)
+def _rows(problem, data, points):
+    return jax.vmap(lambda data, point: rows(dataclasses.replace(problem, **data), point))(data, points)
 
-    return jax.vmap(one)(data, weights, points)
+
+@jax.jit
+def _look(problem, data, weights, points):
+    return jax.vmap(lambda data, weights, point: look(dataclasses.replace(problem, **data), point, weights))(
+        data, weights, points)
 
 
 class Solved(NamedTuple):
     """Where the fits of a stack ended."""
 
-    points: np.ndarray  # [fits, q], the best
+    best: Ends  # the best end of each
     values: np.ndarray  # [fits, starts], inf where a start was not followed or did not end
     tried: np.ndarray  # [fits], starts followed
     flat: np.ndarray  # [fits], whether the table cannot tell the constants apart
@@ -110,32 +117,36 @@ class Solved(NamedTuple):
 def solve(stack, count, starts=None):
     """The first `count` fits to their ends: from two starts, and from all of the search where those do not agree."""
     starts = stack.starts() if starts is None else starts
-    known = stack.at(starts[:, 0])[0]
+    known = stack.rows(starts[:, 0])
     plain = ~np.all(np.isfinite(known.slope), axis=(1, 2))
     able = ~plain & np.all(np.isfinite(starts[:, 0]), axis=1) & (np.arange(len(stack)) < count)
     flat = np.zeros(len(stack), bool)
     flat[able] = np.any(flat_directions(known.jacobian[able], stack.weights[able], stack.task.informed)[1], axis=1)
-    points, values = np.nan_to_num(starts), np.full(starts.shape[:2], np.inf)
-    tried, able = np.zeros(len(stack), int), np.flatnonzero(able & ~flat)
-    for which in (slice(0, FIRST), slice(FIRST, starts.shape[1])):
+    fits, each, free = starts.shape
+    ends = Ends(*(part.reshape(fits, each, *part.shape[1:]) for part in blank_ends(fits * each, free)))
+    ends.points[:] = np.nan_to_num(starts)
+    tried, able = np.zeros(fits, int), np.flatnonzero(able & ~flat)
+    for which in (slice(0, FIRST), slice(FIRST, each)):
         if len(able):
-            points[able, which], values[able, which] = stack.follow(able, starts[able, which])
+            for whole, part in zip(ends, stack.follow(able, starts[able, which]), strict=True):
+                whole[able, which] = part
             tried[able] = which.stop
-        best = values[able].min(axis=1, keepdims=True)
-        able = able[np.sum(values[able] <= best + AGREES * np.abs(best), axis=1) < 2]
-    best = points[np.arange(len(stack)), np.argmin(values, axis=1)]
-    return Solved(best, values, tried, flat, plain, known.jacobian)
+        least = ends.values[able].min(axis=1, keepdims=True)
+        able = able[np.sum(ends.values[able] <= least + AGREES * np.abs(least), axis=1) < 2]
+    best = np.argmin(ends.values, axis=1)
+    return Solved(Ends(*(part[np.arange(fits), best] for part in ends)), ends.values, tried, flat, plain,
+                  known.jacobian)
 
 
 def weigh_priors(stack, solved, count):
     """The stack whose priors are weighed against the noise at its fits without them, and its fits with them."""
     task = stack.task
-    phi = uncertainty.noise(task.objective, stack.at(solved.points)[0].residuals, stack.weights)
+    phi = uncertainty.noise(task.objective, stack.rows(solved.best.points).residuals, stack.weights)
     with_priors = dataclasses.replace(task, phi=1.0).laid_out(None, np.ones(1), None, None)
     data = stack.data | {"prior_mean": np.tile(with_priors.prior_mean, (len(stack), 1)),
                          "prior_precision": phi[:, None] * with_priors.prior_precision}
     stack = dataclasses.replace(stack, data=data, phi=phi)
-    return stack, solve(stack, count, np.concatenate([solved.points[:, None], stack.starts()], axis=1))
+    return stack, solve(stack, count, np.concatenate([solved.best.points[:, None], stack.starts()], axis=1))
 
 
 class Concluded(NamedTuple):
@@ -146,25 +157,33 @@ class Concluded(NamedTuple):
     covariance: np.ndarray  # [fits, p, p] of theta, the sandwich
     standard_errors: np.ndarray  # [fits, p] of the constants
     rows: Rows
-    look: Look
+    hessian: np.ndarray  # [fits, q, q]
     law: object  # with an axis of fits
 
 
 @np.errstate(all="ignore")  # of fits that ended nowhere
-def conclude(stack, points, values, objective=None):
-    """Judge the points [fits, q], the best ends of `values` [fits, starts], and say how sure the constants are."""
+def conclude(stack, points, values, ends=None, objective=None):
+    """Judge the points [fits, q], the best ends of `values` [fits, starts], and say how sure the constants are.
+
+    ends: `Ends` at the points, where the solver's own derivatives there are known.
+    """
     task, problem = stack.task, dataclasses.replace(stack.problem, **stack.data)
-    known, looks = stack.at(points)
+    known = stack.rows(points)
+    residuals, jacobian, theta, slope = known
     prior = np.broadcast_to(problem.prior_precision, points.shape)
+    information = prior[:, :, None] * np.eye(points.shape[1])
     if objective is None:
         objective = values.min(axis=1) - 0.5 * np.sum(prior * (points - problem.prior_mean) ** 2, axis=1)
+    side = stack.weights * np.where(residuals > 0, problem.overestimate, 1.0) * problem.scale
+    if ends is None or not np.all(ends.exact | np.isinf(ends.values)):  # no Hessian is positive definite there, say
+        looks = stack.look(points)
+    else:
+        cautious = side * np.minimum(1.0, problem.delta / np.abs(residuals))
+        looks = Look(ends.values, ends.gradients, _squared(jacobian, cautious) + information, ends.curvatures)
     unit = 1.0 if problem.log else np.max(problem.target, axis=-1)
     floor = 0.5 * problem.scale * stack.weights.shape[1] * (8 * np.finfo(np.float64).eps * unit) ** 2
     judged = judge(problem.lower, problem.upper, points, values, looks, objective, floor * np.ones(len(stack)))
-    residuals, jacobian, theta, slope = known
-    side = np.where(residuals > 0, problem.overestimate, 1.0) * problem.scale * (np.abs(residuals) <= problem.delta)
-    information = prior[:, :, None] * np.eye(points.shape[1])
-    bend = (looks.hessian - np.swapaxes(jacobian * (stack.weights * side)[..., None], 1, 2) @ jacobian - information)
+    bend = looks.hessian - _squared(jacobian, side * (np.abs(residuals) <= problem.delta)) - information
     free = uncertainty.clustered_sandwich(task.objective, residuals, jacobian, bend, stack.weights, stack.run,
                                           information, judged.inner)
     covariance = slope @ free @ np.swapaxes(slope, 1, 2)
@@ -172,8 +191,13 @@ def conclude(stack, points, values, objective=None):
                      for i, about in enumerate(task.Law.constants.values())], axis=1)
     errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)) * size
     at_bound = ~judged.inner @ task.selected.T  # a bound is not an estimate
-    return Concluded(objective, judged, covariance, np.where(at_bound, np.nan, errors), known, looks,
-                     laws(task, theta))
+    return Concluded(objective, judged, covariance, np.where(at_bound, np.nan, errors), known,
+                     looks.hessian, laws(task, theta))
+
+
+def _squared(jacobian, weights):
+    """Jacobian' diag(weights) jacobian [fits, q, q]."""
+    return np.swapaxes(jacobian * weights[..., None], 1, 2) @ jacobian
 
 
 def laws(task, theta):
