@@ -22,7 +22,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 from measuring import circumstances  # noqa: E402
 
 CASES = {"i": "one_fit", "ii": "draws", "iii": "groups", "iv": "roots", "v": "trajectories", "vi": "cold",
-         "limit": "limit"}
+         "million": "million", "limit": "limit"}
 
 
 def page(only, say=None):

@@ -89,7 +89,8 @@ def fit_groups(Law, table, *, by, progress=None, errors="sandwich", polish=True,
     """Fit `Law` to each group of a table -> `GroupFits`; a group that cannot be fitted is a row with a reason.
 
     The groups are fitted side by side, each with a global search of its own; those of one length, filled up to the next
-    of 16, 32, 64, 128, 256, 384, 512, ..., share what is compiled. At most 2^18 rows are on their way at once.
+    of 16, 32, 64, 128, 256, 384, 512, ..., share what is compiled. At most 2^18 rows are on their way at once. Absolute
+    deviations, and fits by an optimiser of optax, are fitted one after the other.
 
     Args:
       table: `Runs`, a DataFrame or a path; `by`: the names of the columns that make the groups.

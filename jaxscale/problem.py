@@ -132,21 +132,21 @@ def _by_differentiation(problem, u, weights, exact):
 
     inside = jnp.where(jnp.abs(r) <= problem.delta, side, 0.0)
     bend = jnp.where(exact, inside, side * jnp.minimum(1.0, problem.delta / jnp.abs(r)))
-    curvature = (jacobian * bend[:, None]).T @ jacobian
+    curvature = (jacobian * bend) @ jacobian.T
     curvature += jax.lax.cond(exact, curl, lambda: jnp.zeros_like(curvature))
-    return Sweep(jnp.sum(side * huber_value(r, problem.delta)), pull @ jacobian, curvature)
+    return Sweep(jnp.sum(side * huber_value(r, problem.delta)), jacobian @ pull, curvature)
 
 
 def _slopes(problem, u, weights):
-    """Residuals [n], their Jacobian [n, q], and the rows' weights in the sum."""
-    r, jacobian = jax.vmap(lambda e: jax.jvp(problem.residuals, (u,), (e,)), out_axes=(None, 1))(jnp.eye(len(u)))
+    """Residuals [n], their slopes [q, n], and the rows' weights in the sum."""
+    r, jacobian = jax.vmap(lambda e: jax.jvp(problem.residuals, (u,), (e,)), out_axes=(None, 0))(jnp.eye(len(u)))
     return r, jacobian, problem.scale * weights * side_weight(r, problem.overestimate)
 
 
 def gradient(problem, u, weights):
     """The gradient [q] at u, to be differentiated once more, with respect to anything."""
     r, jacobian, side = _slopes(problem, u, weights)
-    return (side * huber_slope(r, problem.delta)) @ jacobian + problem.prior_precision * (u - problem.prior_mean)
+    return jacobian @ (side * huber_slope(r, problem.delta)) + problem.prior_precision * (u - problem.prior_mean)
 
 
 class Look(NamedTuple):

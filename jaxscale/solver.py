@@ -50,7 +50,8 @@ def damped_newton(damping=1e-2, tolerance=1e-14):
 
     def update(gradient, state, params, *, value, curvature, lower, upper, floor, **_):
         better = (value <= state.value) & jnp.all(jnp.isfinite(gradient))  # NaN is never better
-        gain = jnp.where((state.value < jnp.inf) & (state.predicted != 0), (state.value - value) / state.predicted, 0.5)
+        tried = (state.value < jnp.inf) & (state.predicted != 0)
+        gain = jnp.where(tried, (state.value - value) / state.predicted, 0.5)
         damping = state.damping * jnp.where(better, jnp.maximum(1 / 5, 1 - (2 * gain - 1) ** 3), 4.0)
         best, value, gradient, curvature, exact, refused = jax.tree.map(
             lambda new, old: jnp.where(better & ~state.done, new, old),
@@ -77,7 +78,7 @@ def damped_newton(damping=1e-2, tolerance=1e-14):
         step = jnp.where(retreat | confirm, 0.0, step)
         predicted = jnp.where(retreat | confirm, 0.0, -(slope @ step + 0.5 * step @ curvature @ step))
         # The exact Hessian, which may cost more, is asked for where little is left to gain and the other misjudged it.
-        near = (decrement < 1e-2 * value + floor) & (exact | (jnp.abs(gain - 1) > 0.1))
+        near = (decrement < 1e-2 * value + floor) & (exact | tried & (jnp.abs(gain - 1) > 0.1))
         wants_exact = (confirm | near) & ~retreat & ~refused
         stuck = (damping > 1e8) | singular & ~exact
         done = state.done | (value < jnp.inf) & (small & (exact | refused) & ~retreat | stuck)

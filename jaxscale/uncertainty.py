@@ -99,7 +99,7 @@ def clustered_sandwich(objective, residuals, jacobian, bend, weights, run, prior
         A, B = A + prior, B + prior * noise(objective, residuals, weights)[:, None, None]
     spread = _outer(np.sqrt(np.where(able[:, None], np.diagonal(A, axis1=1, axis2=2), 1.0)))
     inverse = np.linalg.pinv(np.where(able[:, None, None], A / spread, np.eye(q)), hermitian=True) / spread
-    return np.where(able[:, None, None], inverse @ B @ inverse, np.nan)
+    return np.where(able[:, None, None], np.where(both, inverse @ B @ inverse, 0.0), np.nan)
 
 
 def _outer(x):

@@ -26,6 +26,14 @@ def unchanged_config():
     assert dict(jax.config.values) == before
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """What a module compiled is freed: Linux lets a process map 65,530 pieces of memory, and each function takes some.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def strict_ranks():
     """A vector against a matrix is an error: laws are elementwise, and broadcast numbers alone."""

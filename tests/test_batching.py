@@ -57,20 +57,20 @@ def test_one_device_and_two_agree(monkeypatch):
     np.testing.assert_allclose(again.alpha, draws.alpha, rtol=1e-6)
 
 
-def test_groups_of_an_implicit_law_and_of_priors_are_side_by_side():
-    """Laws that are no sums of powers, and priors weighed against each group's own noise."""
+def test_groups_of_other_laws_and_of_priors_are_side_by_side():
+    """A law that is no sum of powers, and priors weighed against each group's own noise."""
     rng = np.random.default_rng(1)
-    law = laws.published["su2024-c4"]
-    N, S, B = (np.exp(rng.uniform(*np.log(ends), 120)) for ends in ((1e6, 1e9), (1e3, 1e5), (1e4, 1e7)))
-    table = {"N": N, "S": S, "B": B, "loss": np.asarray(law(N, S, B)) * np.exp(0.005 * rng.standard_normal(120)),
+    law = laws.published["kaplan2020-joint"]
+    N, D = (np.exp(rng.uniform(*np.log(ends), 120)) for ends in ((1e6, 1e9), (1e8, 1e11)))
+    table = {"N": N, "D": D, "loss": np.asarray(law(N, D)) * np.exp(0.005 * rng.standard_normal(120)),
              "group": np.repeat([0.0, 1.0], 60)}
-    question = {"objective": SQUARES, "prior": {"alpha_B": (0.2, 0.1)}}
-    many = jsc.fit_groups(laws.KaplanNSB, jsc.Runs.from_columns(table), by="group", **question)
+    question = {"objective": SQUARES, "prior": {"alpha_D": (0.1, 0.1)}}
+    many = jsc.fit_groups(laws.KaplanND, jsc.Runs.from_columns(table), by="group", **question)
     assert many.converged.all() and many.confirmed == 1.0
     part = {name: column[:60] for name, column in table.items() if name != "group"}
-    one = jsc.fit(laws.KaplanNSB, jsc.Runs.from_columns(part), errors="sandwich", **question)
+    one = jsc.fit(laws.KaplanND, jsc.Runs.from_columns(part), errors="sandwich", **question)
     assert many.objective[0] == pytest.approx(one.objective, rel=1e-8)
     assert many.fits[0].facts["phi"] == pytest.approx(one.facts["phi"], rel=1e-6)
-    for name in laws.KaplanNSB.constants:
+    for name in laws.KaplanND.constants:
         assert getattr(many.law, name)[0] == pytest.approx(getattr(one.law, name), rel=1e-4)
         assert getattr(many.standard_errors, name)[0] == pytest.approx(getattr(one.standard_errors, name), rel=1e-3)

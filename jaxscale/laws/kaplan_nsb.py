@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxscale.laws.base import constant, formula, law
 from jaxscale.roots import root
 
-BLOCK = 16384  # points solved at once: what they need stays in a core's cache
+BLOCK = 16384  # points solved at once on a CPU: what they need stays in a core's cache
 
 
 @law(inputs=("N", "S", "B"))
@@ -151,19 +151,21 @@ def _halley(v, floor, k, q, alpha_S, alpha_B, log_ratio):
 
 @jax.custom_jvp
 def _loss(law, N, S, B):
-    """The root, block after block."""
+    """The root, on a CPU block after block."""
     def solve(*inputs):
         return _solve(*law._terms(*inputs), law.alpha_S, law.alpha_B)
 
+    def in_blocks(*inputs):
+        def one(i, loss):
+            at = jnp.minimum(i * BLOCK, N.size - BLOCK)  # the last one overlaps
+            block = (jax.lax.dynamic_slice(x.ravel(), (at,), (BLOCK,)) for x in inputs)
+            return jax.lax.dynamic_update_slice(loss, solve(*block), (at,))
+
+        return jax.lax.fori_loop(0, -(-N.size // BLOCK), one, jnp.zeros(N.size, N.dtype)).reshape(N.shape)
+
     if N.size <= BLOCK:
         return solve(N, S, B)
-
-    def one(i, loss):
-        at = jnp.minimum(i * BLOCK, N.size - BLOCK)  # the last one overlaps
-        block = (jax.lax.dynamic_slice(x.ravel(), (at,), (BLOCK,)) for x in (N, S, B))
-        return jax.lax.dynamic_update_slice(loss, solve(*block), (at,))
-
-    return jax.lax.fori_loop(0, -(-N.size // BLOCK), one, jnp.zeros(N.size, N.dtype)).reshape(N.shape)
+    return jax.lax.platform_dependent(N, S, B, cpu=in_blocks, default=solve)
 
 
 def _solve(floor, k, q, alpha_S, alpha_B):
