@@ -144,6 +144,8 @@ def _log_residuals(law, observed, inputs):
 def find_starts(Law, objective, inputs, observed, weights, held, count):
     """The `count` best starts in unconstrained constants [count, p], best first, no two close to each other.
 
+    The residuals of an implicit law are ranked to first order.
+
     Args:
       inputs: arrays [n], one an input of the law; `observed` and `weights` [n].
       held: dict of the constants that keep a given value.

@@ -70,7 +70,8 @@ def unit_terms(Law, scaling, values, observed, inputs):
     rest, terms = jnp.split(jax.vmap(lambda scales: right(scales, observed, *inputs))(switched), [1])
     rest, terms = rest[0], terms - rest
     heaviest = jnp.argmax(jnp.abs(terms), axis=1)
-    doubled = jax.vmap(right)(2 * one, observed[heaviest], *(x[heaviest] for x in inputs)) - rest[heaviest]
+    at = [jnp.asarray(x)[heaviest] for x in (observed, *inputs)]
+    doubled = jax.vmap(right)(2 * one, *at) - rest[heaviest]
     powers = jnp.log2(doubled / jnp.take_along_axis(terms, heaviest[:, None], 1)[:, 0])
     return rest, terms, powers
 
