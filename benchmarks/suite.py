@@ -7,7 +7,8 @@
 Wall seconds are the median of the warm runs after a first one, which includes compilation; slow peers are measured
 once, on a random subset of their starts, draws or groups with a fixed seed, and multiplied ("x K"). All fits are judged
 by one function a law, from the constants alone: at the optimum is an objective within 1e-8 (relative) of the best that
-anyone reached. Peers run in this process with one BLAS thread, but for the tools from PyPI, which run in their own.
+anyone reached. Peers run in this process with one BLAS thread, but for the tools from PyPI, which run in their own. jaxscale
+has every core as a device (JAX_NUM_CPU_DEVICES), peers in JAX compute on one of them, SciPy on one core.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before NumPy reads them: more threads make SciPy slower on tables this small
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(os.cpu_count()))  # every core is a device, as the README advises
 
 from measuring import circumstances  # noqa: E402
 
