@@ -7,8 +7,8 @@
 Wall seconds are the median of the warm runs after a first one, which includes compilation; slow peers are measured
 once, on a random subset of their starts, draws or groups with a fixed seed, and multiplied ("x K"). All fits are judged
 by one function a law, from the constants alone: at the optimum is an objective within 1e-8 (relative) of the best that
-anyone reached. Peers run in this process with one BLAS thread, but for the tools from PyPI, which run in their own. jaxscale
-has every core as a device (JAX_NUM_CPU_DEVICES), peers in JAX compute on one of them, SciPy on one core.
+anyone reached. Peers run in this process with one BLAS thread, but for the tools from PyPI, which run in their own.
+jaxscale has every core as a device (JAX_NUM_CPU_DEVICES), peers in JAX compute on one of them, SciPy on one core.
 """
 
 import argparse

@@ -39,9 +39,11 @@ def minimise(problem, optimizer, starts, own, of, *, second_order, max_steps, pr
     waiting = LINE * width
     floor = rounding_floor(problem, rows, np.float64)
     onwards, split = _on_each(devices, optimizer, second_order)
-    queue = jax.device_put(jax.tree.map(lambda x: np.stack([x] * len(devices)),
-                                        blank(optimizer, width, waiting, free, own)), split)
-    problem = jax.tree.map(jax.numpy.asarray, problem)
+    leaves, kind = jax.tree.flatten(own)
+    shapes = tuple((x.shape[1:], x.dtype) for x in leaves)
+    queue = _blank(len(devices), split, optimizer, width, waiting, free, kind, shapes)
+    if fits > len(devices) * waiting:
+        problem = jax.device_put(problem)  # once, not for every line
     ends = blank_ends(fits, free)._replace(points=starts.copy())
     unbegun, left = np.arange(fits), fits
     while left:
@@ -63,6 +65,14 @@ def minimise(problem, optimizer, starts, own, of, *, second_order, max_steps, pr
         if progress and ended.any():
             progress(int(ended.sum()))
     return ends
+
+
+@functools.lru_cache
+def _blank(count, split, optimizer, width, waiting, free, kind, shapes):
+    """`blank` on every device."""
+    own = jax.tree.unflatten(kind, [np.empty((0, *shape), dtype) for shape, dtype in shapes])
+    queue = blank(optimizer, width, waiting, free, own)
+    return jax.device_put(jax.tree.map(lambda x: np.stack([x] * count), queue), split)
 
 
 @functools.lru_cache

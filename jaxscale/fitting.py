@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxscale import stacks, uncertainty, vertex
-from jaxscale.certificate import AGREES, Certificate, check_identifiable
+from jaxscale.certificate import Certificate, check_identifiable
 from jaxscale.errors import FitError, InputError
 from jaxscale.laws.base import as_floats
 from jaxscale.problem import rows, thetas_of
@@ -102,61 +102,45 @@ class Fit:
 
 
 DRAWS = 512  # of the bootstrap, searched and solved at once: bounds the memory
+SEARCHED = 3  # places of each draw's own search that are followed where the first does not agree with the fit's optimum
 
 
 def _bootstrap(task, point, draws, seed, progress=None, starts="global"):
     task = dataclasses.replace(task, optimizer=None)  # every draw to its end, whatever found the optimum
-    counts = uncertainty.resampled_counts(task.run_count, draws, seed)
+    counts, each = uncertainty.resampled_counts(task.run_count, draws, seed), min(DRAWS, draws)
     with jax.enable_x64(True):
+        problem = task.problem()
         # What a prior knows is resampled too: each draw has a mean of its own, the prior's sd around it.
-        mean, precision = task.problem().prior_mean, task.problem().prior_precision
+        mean, precision = problem.prior_mean, problem.prior_precision
         spread = np.sqrt(np.where(precision > 0, (task.phi or 0.0) / np.where(precision > 0, precision, 1.0), 0.0))
         means = mean + spread * np.random.default_rng([seed, 1]).standard_normal((draws, len(mean)))
-        search = _searches(task, point, min(DRAWS, draws)) if starts == "global" else None
-        blocks = [slice(i, min(i + DRAWS, draws)) for i in range(0, draws, DRAWS)]
-        points, kept, confirmed = (np.concatenate(part) for part in zip(*(
-            _refit(task, point, counts[block], means[block], search, progress) for block in blocks), strict=True))
+        # Rows far outside the objective's corner at the optimum weigh less in a search.
+        residuals = np.abs(stacks.Stack.of_weights(task, task.weights[None]).rows(point[None]).residuals[0])
+        robust = np.minimum(1.0, corner(task.objective, task.observed) / np.maximum(residuals, 1e-300))
+        points, values, confirmed = np.empty((draws, len(point))), np.empty(draws), np.zeros(draws, bool)
+        for begin in range(0, draws, each):
+            block = np.minimum(np.arange(begin, begin + each), draws - 1)  # one shape for all: the last ones are filled
+            stack = stacks.Stack.of_weights(task, task.weights * counts[block][:, task.run])
+            if task.prior:
+                stack = dataclasses.replace(stack, data={"prior_mean": means[block]})
+            places = np.tile(point, (each, 1, 1))
+            if starts == "global":
+                places = np.concatenate([places, stack.starts(stack.weights * robust, SEARCHED)], axis=1)
+            count = min(each, draws - begin)
+            ends, _ = stacks.settle(stack, np.arange(count), places, progress)
+            mine, best = np.arange(count), np.argmin(ends.values[:count], axis=1)
+            points[block[:count]] = ends.points[mine, best]
+            values[block[:count]] = ends.values[mine, best]
+            confirmed[block[:count]] = stacks.agreeing(ends.values[:count]) > 1
+        kept = np.isfinite(values)
         if not np.any(kept):
             raise FitError(f"none of the {draws} bootstrap draws converged: the table cannot carry this law's "
                            f"{len(task.groups)} constants; hold some with fix=.")
-        theta = np.asarray(thetas_of(task.problem(), points))
+        theta = np.asarray(thetas_of(problem, points))
     how = "runs multinomially" if task.run_count >= 30 else "runs by Dirichlet weights"
     return uncertainty.Bootstrap(as_floats(stacks.laws(task, theta[kept])), float(1 - kept.mean()),
                                  f"{task.run_count} {how}, {draws} draws",
-                                 float(confirmed[kept].mean()) if search else math.nan)
-
-
-def _searches(task, point, places, count=2):
-    """A function of weights [draws, n], `places` draws at most -> starts [draws, count, q] of each draw's own search.
-
-    Rows far outside the objective's corner at the optimum weigh less in it.
-    """
-    residuals = np.abs(np.asarray(rows(task.problem(), point).residuals))
-    robust = np.minimum(1.0, corner(task.objective, task.observed) / np.maximum(residuals, 1e-300))
-
-    def search(weights):
-        filled = np.arange(places) % len(weights)  # one shape for all blocks
-        return task.starts_each((weights * robust)[filled], count)[:len(weights)]
-
-    return search
-
-
-def _refit(task, point, counts, means, search, progress):
-    """Best points [draws, q] of tables with runs counted [draws, runs] times; which converged, which were confirmed."""
-    draws = len(counts)
-    weights = task.weights * counts[:, task.run]
-    begin = np.tile(point, (draws, 1, 1))
-    if search is not None:
-        begin = np.concatenate([begin, search(weights)], axis=1)
-    draws, each, free = begin.shape
-    own = {"weights": weights} | ({"prior_mean": means} if task.prior else {})  # without: as compiled for the fit
-    ends = task.solve(begin.reshape(-1, free), own, np.repeat(np.arange(draws), each), vertex.CORNERS[:4],
-                      progress=progress and (lambda ended: progress(ended / each)))
-    values = np.where(ends.done & np.all(np.isfinite(ends.points), axis=1), ends.values, np.inf).reshape(draws, each)
-    best = np.argmin(values, axis=1)
-    least = values.min(axis=1)
-    agree = np.sum(values <= least[:, None] * (1 + AGREES), axis=1)
-    return ends.points[np.arange(draws) * each + best], np.isfinite(least), agree > 1
+                                 float(confirmed[kept].mean()) if starts == "global" else math.nan)
 
 
 def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bounds=None, weights=None, x=None,

@@ -40,6 +40,11 @@ class Problem:
     centred: tuple = dataclasses.field(metadata={"static": True})
     log: bool = dataclasses.field(metadata={"static": True})
 
+    def repeated(self, count):
+        """The table `count` times, on a leading axis of its data."""
+        data = {name: getattr(self, name) for name in ("inputs", "target", "centre", "power_sum")}
+        return dataclasses.replace(self, **jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), data))
+
     def theta(self, u):
         """The unconstrained constants [p] at free coordinates u [q]."""
         theta = self.offset + self.select @ u

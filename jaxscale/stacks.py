@@ -62,13 +62,14 @@ class Stack:
         """`Look` at points [fits, q], NumPy arrays."""
         return jax.tree.map(np.asarray, _look(self.problem, self.data, self.weights, points))
 
-    def starts(self):
-        """Free coordinates [fits, STARTS, q], the best places of each fit's own search."""
+    def starts(self, weights=None, count=STARTS):
+        """Free coordinates [fits, count, q], the best places of each fit's own search; `weights` to search with."""
+        weights, whole = self.weights if weights is None else weights, dataclasses.replace(self.problem, **self.data)
+        if whole.power_sum is not None:
+            whole = whole if "power_sum" in self.data else whole.repeated(len(self))
+            return find_power_starts(whole, weights, self.task.held, count)
         if "target" not in self.data:
-            return self.task.starts_each(self.weights, STARTS)
-        if self.data.get("power_sum") is not None:
-            return find_power_starts(dataclasses.replace(self.problem, **self.data), self.weights, self.task.held,
-                                     STARTS)
+            return self.task.starts_each(weights, count)
         return np.stack([self._starts_of(i) for i in range(len(self))])
 
     def _starts_of(self, i):
@@ -81,13 +82,13 @@ class Stack:
             return np.full((STARTS, len(self.task.groups)), np.nan)
         return found[np.minimum(np.arange(STARTS), len(found) - 1)]
 
-    def follow(self, fits, starts):
+    def follow(self, fits, starts, progress=None):
         """`Ends` [k, starts, ..] of fits [k] from starts [k, starts, q], of value inf where they did not end."""
         own = {name: value for name, value in self.data.items() if name != "inputs" or "power_sum" not in self.data}
         count, each, free = starts.shape
         ends = dataclasses.replace(self.task, optimizer=None).solve(
             starts.reshape(-1, free), {"weights": self.weights, **own}, np.repeat(fits, each), vertex.CORNERS[:4],
-            self.problem)
+            self.problem if "target" in self.data else None, progress and (lambda ended: progress(ended / each)))
         values = np.where(ends.done & np.all(np.isfinite(ends.points), axis=1), ends.values, np.inf)
         return Ends(*(part.reshape(count, each, *part.shape[1:]) for part in ends._replace(values=values)))
 
@@ -122,20 +123,37 @@ def solve(stack, count, starts=None):
     able = ~plain & np.all(np.isfinite(starts[:, 0]), axis=1) & (np.arange(len(stack)) < count)
     flat = np.zeros(len(stack), bool)
     flat[able] = np.any(flat_directions(known.jacobian[able], stack.weights[able], stack.task.informed)[1], axis=1)
-    fits, each, free = starts.shape
-    ends = Ends(*(part.reshape(fits, each, *part.shape[1:]) for part in blank_ends(fits * each, free)))
-    ends.points[:] = np.nan_to_num(starts)
-    tried, able = np.zeros(fits, int), np.flatnonzero(able & ~flat)
-    for which in (slice(0, FIRST), slice(FIRST, each)):
-        if len(able):
-            for whole, part in zip(ends, stack.follow(able, starts[able, which]), strict=True):
-                whole[able, which] = part
-            tried[able] = which.stop
-        least = ends.values[able].min(axis=1, keepdims=True)
-        able = able[np.sum(ends.values[able] <= least + AGREES * np.abs(least), axis=1) < 2]
+    fits = len(stack)
+    ends, tried = settle(stack, np.flatnonzero(able & ~flat), starts)
     best = np.argmin(ends.values, axis=1)
     return Solved(Ends(*(part[np.arange(fits), best] for part in ends)), ends.values, tried, flat, plain,
                   known.jacobian)
+
+
+def settle(stack, able, starts, progress=None):
+    """Fits [able] from the first two of their starts [fits, starts, q], and from all where those do not agree.
+
+    Returns:
+      `Ends` [fits, starts], of value inf where a start was not followed; how many were [fits].
+    """
+    fits, each, free = starts.shape
+    ends = Ends(*(part.reshape(fits, each, *part.shape[1:]) for part in blank_ends(fits * each, free)))
+    ends.points[:] = np.nan_to_num(starts)
+    tried = np.zeros(fits, int)
+    for which in (slice(0, FIRST), slice(FIRST, each)):
+        if len(able) and starts[:, which].size:
+            for whole, part in zip(ends, stack.follow(able, starts[able, which], progress), strict=True):
+                whole[able, which] = part
+            tried[able] = min(which.stop, each)
+        able, progress = able[agreeing(ends.values[able]) < 2], None
+    return ends, tried
+
+
+def agreeing(values):
+    """How many of the ends' values [fits, starts] are the least one."""
+    least = values.min(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return np.sum(values <= least + AGREES * np.abs(least), axis=1)
 
 
 def weigh_priors(stack, solved, count):

@@ -21,8 +21,8 @@ ROWS = 384  # rows that the search looks at: enough to rank starts
 EACH = 256  # points that many weightings are each searched on
 ROUNDS = 8  # of coordinate descent
 APART = 0.04  # of the range searched, between two starts
-_EACH = {0: 1, 1: 16, 2: 256}  # points of one part of a sum of powers, by the exponents searched; 1024 for more
-_POINTS = {0: 1, 1: 64, 2: 256, 3: 1024}  # points searched, by how many constants are searched; 4096 for more
+_POINTS = (1, 64, 256, 1024, 4096)  # points searched, by how many constants are searched, 4 standing for more
+_EACH = (1, 16, 256, 1024)  # the same for each of several parts of a sum of powers
 
 
 def _low_discrepancy(points, dimension):
@@ -195,7 +195,9 @@ def find_power_starts(problems, weights, held, count):
     Law, (other, positive) = problems.Law, problems.others()
     names = [list(Law.constants)[i] for i in other]
     parts = _apart(problems.power_sum, [name in held for name in names])
-    cubes = [_low_discrepancy(_EACH.get(len(nus), 1024), len(nus)) for _, nus in parts]
+    alone = sum(bool(nus) for _, nus in parts) == 1
+    each = _POINTS if alone else _EACH
+    cubes = [_low_discrepancy(each[min(len(nus), len(each) - 1)], len(nus)) for _, nus in parts]
     grids = [np.array([_stretched(Law, names[j], column) for j, column in zip(nus, cube.T, strict=True)]).reshape(
         len(nus), -1).T if nus else np.zeros((1, 0)) for (_, nus), cube in zip(parts, cubes, strict=True)]
     fixed = np.array([held.get(name, 0.0) for name in names])
@@ -283,9 +285,16 @@ def _score_tables(parts, problems, grids, fixed, weights):
     return value, jnp.log(jnp.moveaxis(amplitude, 0, 2))
 
 
+@functools.lru_cache
+def _near(cube, shape):
+    """Which points of a cube [points, dimension], given by its bytes, are close to each other."""
+    cube = np.frombuffer(cube).reshape(shape)
+    return np.max(np.abs(cube[:, None] - cube), axis=-1, initial=0.0) <= APART
+
+
 def _best_apart(value, cube, count):
     """Indices [many, count] of the points of least value [many, points], best first, no two close to each other."""
-    near, found = np.max(np.abs(cube[:, None] - cube), axis=-1, initial=0.0) <= APART, []
+    near, found = _near(cube.tobytes(), cube.shape), []
     for _ in range(count):
         found.append(np.argmin(value, axis=1))
         value[near[found[-1]]] = np.inf
@@ -296,7 +305,7 @@ def _searched(Law, held):
     """The constants that follow in closed form, and the points of the search: in the unit cube, and as constants."""
     scaling = scaling_constants(Law, frozenset(held))
     searched = [name for name in Law.constants if name not in held and name not in scaling]
-    cube = _low_discrepancy(_POINTS.get(len(searched), 4096), len(searched))  # [points, searched]
+    cube = _low_discrepancy(_POINTS[min(len(searched), 4)], len(searched))  # [points, searched]
     grid = {name: _stretched(Law, name, column) for column, name in zip(cube.T, searched, strict=True)}
     grid |= {name: np.full(len(cube), float(value)) for name, value in held.items()}
     return scaling, cube, grid | {name: np.zeros(len(cube)) for name in scaling}

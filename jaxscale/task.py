@@ -19,7 +19,7 @@ from jaxscale.powers import power_sum
 from jaxscale.problem import Problem, free_of
 from jaxscale.runs import Runs
 from jaxscale.solver import damped_newton
-from jaxscale.starts import find_starts, find_starts_each
+from jaxscale.starts import find_power_starts, find_starts, find_starts_each
 from jaxscale.terms import scaling_constants
 
 
@@ -156,7 +156,11 @@ class Task:
 
     def starts(self, count):
         """Free coordinates [count, q] of the best places of the global search."""
-        return self.starts_of(self.problem(), self.inputs, self.observed, self.weights, count)
+        problem = self.problem()
+        if problem.power_sum is None:
+            return self.starts_of(problem, self.inputs, self.observed, self.weights, count)
+        found = find_power_starts(problem.repeated(1), self.weights[None], self.held, count)[0]
+        return found[np.sort(np.unique(found, axis=0, return_index=True)[1])]  # a small grid has fewer
 
     def starts_of(self, problem, inputs, observed, weights, count):
         """The same of another table, given by its arrays [n]."""
