@@ -101,13 +101,15 @@ class Fit:
         save_fit(self, path)
 
 
-DRAWS = 512  # of the bootstrap, searched and solved at once: bounds the memory
+DRAWS = 512  # of the bootstrap, searched and solved at once; fewer where that were more than ROWS rows, to bound memory
+ROWS = 1 << 20
 SEARCHED = 3  # places of each draw's own search that are followed where the first does not agree with the fit's optimum
 
 
 def _bootstrap(task, point, draws, seed, progress=None, starts="global"):
     task = dataclasses.replace(task, optimizer=None)  # every draw to its end, whatever found the optimum
-    counts, each = uncertainty.resampled_counts(task.run_count, draws, seed), min(DRAWS, draws)
+    counts = uncertainty.resampled_counts(task.run_count, draws, seed)
+    each = min(draws, DRAWS, max(16, ROWS // len(task.weights)))
     with jax.enable_x64(True):
         problem = task.problem()
         # What a prior knows is resampled too: each draw has a mean of its own, the prior's sd around it.

@@ -58,7 +58,7 @@ class GroupFits:
     def to_frame(self, errors=False):
         """A DataFrame, one row a group: its values, the constants, objective, converged, points and reason.
 
-        With `errors` the constants' standard errors too, as alpha_error. A group's column that is named as a constant,
+        With `errors` the constants' standard errors too, as alpha_error, and how many starts agree. A group's column that is named as a constant,
         B of Chinchilla's law say, is called group_B.
         """
         from jaxscale.tables import frame
@@ -66,7 +66,7 @@ class GroupFits:
         found = {name: getattr(self.law, name) for name in self.Law.constants}
         found |= {f"{name}_error": getattr(self.standard_errors, name) for name in self.Law.constants} if errors else {}
         found |= {"objective": self.objective, "converged": self.converged, "points": self.points,
-                  "reason": np.array(self.reasons, object)}
+                  **({"agreeing": self.agreeing} if errors else {}), "reason": np.array(self.reasons, object)}
         return frame({f"group_{name}" if name in found else name: [key[name] for key in self.keys]
                       for name in self.keys[0]} | found)
 

@@ -150,10 +150,9 @@ def settle(stack, able, starts, progress=None):
 
 
 def agreeing(values):
-    """How many of the ends' values [fits, starts] are the least one."""
+    """How many of the ends' values [fits, starts] are the least one; 0 where none ended."""
     least = values.min(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        return np.sum(values <= least + AGREES * np.abs(least), axis=1)
+    return np.sum(np.isfinite(values) & (values <= least + AGREES * np.abs(least)), axis=1)
 
 
 def weigh_priors(stack, solved, count):

@@ -342,6 +342,7 @@ def test_groups(tmp_path, run, document):
     table = write(tmp_path / "groups.csv", columns | {"family": ["a"] * 24 + ["b"] * 24 + ["c"]})
     code, said = document("fit", table, "--law", "chinchilla", "--by", "family", *SANDWICH, "--compute", "1e21")
     assert code == 0
+    assert said["confirmed"] == 1.0
     assert [group["group"] for group in said["groups"]] == [{"family": "a"}, {"family": "b"}, {"family": "c"}]
     for group, part in zip(said["groups"][:2], both, strict=True):
         assert group["law"] == "chinchilla" and group["converged"] and group["points"] == 24 and group["reason"] is None
@@ -368,7 +369,7 @@ def test_groups_into_a_folder(tmp_path, run, document, refused):
     table, folder = write(tmp_path / "groups.csv", columns), tmp_path / "out"
     ask = ("fit", table, "--law", "power-law", "--x", "N", "--by", "family", "-o", f"{folder}{os.sep}")
     expected = {"law": "power-law", "by": ["family"], "folder": f"{folder}{os.sep}", "groups": 3, "fitted": 2,
-                "converged": 2}
+                "converged": 2, "confirmed": 2}
     assert document(*ask) == (0, expected)
     frame = pandas.read_parquet(folder)
     assert frame.converged.tolist() == [True, True, False] and "row 21" in frame.reason[2]

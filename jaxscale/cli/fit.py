@@ -213,7 +213,7 @@ def _groups(Law, runs, by, question, budget):
     text = aligned([[*by, *Law.constants, "objective", "converged", "points"], *rows])
     if plans:
         text += f"\n\nat {short(budget)} FLOPs\n" + aligned([[*by, "N", "D", "loss"], *plans])
-    document = plain({"law": law_name(Law), "by": by, "groups": groups})
+    document = plain({"law": law_name(Law), "by": by, "confirmed": many.confirmed, "groups": groups})
     why = [f"{_group(key)}: {reason}" for key, reason in zip(many.keys, many.reasons, strict=True) if reason]
     facts = [fit.facts for fit in many.fits if fit]
     notes = dict.fromkeys((*runs.notes, *(note for about in facts for note in about["notes"])))
@@ -251,12 +251,14 @@ def _sweep(Law, runs, by, folder, question):
     say_when_interrupted(f"the finished parts are in {folder}, and the same command goes on from there")
     with progress_bar("groups", len(runs.grouped(by)[0])) as progress:
         sweep(Law, runs, folder, by=by, progress=progress, **question)
-    found = pyarrow.dataset.dataset(folder, format="parquet").to_table(columns=["converged", "points"])
-    groups, fitted, converged = len(found), *(int(np.sum(found[name].to_numpy() > 0)) for name in (
-        "points", "converged"))
+    found = pyarrow.dataset.dataset(folder, format="parquet").to_table(columns=["converged", "points", "agreeing"])
+    fitted, converged, confirmed = (int(np.sum(found[name].to_numpy() > least)) for name, least in (
+        ("points", 0), ("converged", 0), ("agreeing", 1)))
+    groups = len(found)
     document = {"law": law_name(Law), "by": by, "folder": folder, "groups": groups, "fitted": fitted,
-                "converged": converged}
-    text = f"{groups} groups, {fitted} fitted, {converged} converged: parquet files in {folder}"
+                "converged": converged, "confirmed": confirmed}
+    text = (f"{groups} groups, {fitted} fitted, {converged} converged, {confirmed} of them confirmed by a second start:"
+            f" parquet files in {folder}")
     if not converged:
         return misleading(f"none of the {groups} groups has a fit that converged: see the column reason of the files in"
                           f" {folder}.", text, document)
