@@ -58,8 +58,8 @@ class GroupFits:
     def to_frame(self, errors=False):
         """A DataFrame, one row a group: its values, the constants, objective, converged, points and reason.
 
-        With `errors` the constants' standard errors too, as alpha_error, and how many starts agree. A group's column that is named as a constant,
-        B of Chinchilla's law say, is called group_B.
+        With `errors` the constants' standard errors too, as alpha_error, and how many starts agree. A group's column
+        that is named as a constant, B of Chinchilla's law say, is called group_B.
         """
         from jaxscale.tables import frame
 
