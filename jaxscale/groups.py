@@ -14,7 +14,7 @@ from jaxscale.runs import Runs
 from jaxscale.stacks import Stack
 from jaxscale.task import checked_weights, filled, law_class, make_task
 
-TABLES = 256  # stacked at once; 16 where there are few: so two shapes are compiled for each length
+TABLES = 128  # stacked at once, always, so that one shape is compiled for each length
 ROWS = 1 << 18  # stacked at once, at most, each some 50 numbers on its way: 100 MB
 
 
@@ -192,8 +192,7 @@ def _codes(run):
 
 def _blocks(members, most):
     """Members in blocks of one size, the last one filled up with its last member."""
-    size = min(16, most) if len(members) <= 16 else most
-    return [members[np.minimum(np.arange(i, i + size), len(members) - 1)] for i in range(0, len(members), size)]
+    return [members[np.minimum(np.arange(i, i + most), len(members) - 1)] for i in range(0, len(members), most)]
 
 
 class _Batch:

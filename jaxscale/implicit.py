@@ -55,7 +55,8 @@ def refit(fit, *, weights=None, prior=None, **columns):
       [0.25, 0.25, 0.25, 0.25]
     """
     _check(fit)
-    task, problem = fit.task, fit.task.problem()
+    # Arrays of the caller's dtype: what is compiled in one precision must not be given NumPy's numbers in another.
+    task, problem = fit.task, jax.tree.map(jnp.asarray, fit.task.problem())
     columns = {task.names.get(name, name): column for name, column in columns.items()}
     known = (task.Law.output, *task.names.values())
     for name in columns:
@@ -119,6 +120,8 @@ def influence(fit, quantity):
 
 def _check(fit):
     """Raise InputError for a fit that has no smooth optimum to follow."""
+    if not hasattr(fit, "task"):
+        raise InputError(f"refit wants a fit, as jaxscale.fit returns it, not {fit!r}: pass the fit itself.")
     if fit.task is None:
         raise InputError("refit needs the runs, and a fit read from a file has none: fit the table again.")
     if fit.task.objective.name == "lad":

@@ -195,7 +195,7 @@ class Runs:
                              "(--column).")
         ways = f" (or {' or '.join(' and '.join(pair) for pair in pairs)})" if pairs else ""
         state = "is empty" if key in self.columns else "is missing"
-        there = self._there()
+        there = [label for label in self._there() if label != self.names.get(key, key)]
         raise InputError(f"{self._label(key)} is needed{ways} and {state}; the table has {', '.join(there)}"
                          f"{nearest(name, there)}: name it with columns={{{name!r}: ...}} (--column {name}=...).")
 

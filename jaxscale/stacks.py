@@ -62,15 +62,19 @@ class Stack:
         """`Look` at points [fits, q], NumPy arrays."""
         return jax.tree.map(np.asarray, _look(self.problem, self.data, self.weights, points))
 
-    def starts(self, weights=None, count=STARTS):
-        """Free coordinates [fits, count, q], the best places of each fit's own search; `weights` to search with."""
+    def starts(self, weights=None, count=STARTS, fits=None):
+        """Free coordinates [fits, count, q], the best places of each fit's own search; `weights` to search with.
+
+        fits: how many there are; those after them repeat the last one.
+        """
         weights, whole = self.weights if weights is None else weights, dataclasses.replace(self.problem, **self.data)
         if whole.power_sum is not None:
             whole = whole if "power_sum" in self.data else whole.repeated(len(self))
             return find_power_starts(whole, weights, self.task.held, count)
         if "target" not in self.data:
             return self.task.starts_each(weights, count)
-        return np.stack([self._starts_of(i) for i in range(len(self))])
+        found = np.stack([self._starts_of(i) for i in range(fits or len(self))])
+        return found[np.minimum(np.arange(len(self)), len(found) - 1)]
 
     def _starts_of(self, i):
         """Of one table, by a search of its own; the last one again where there are fewer."""
@@ -117,7 +121,7 @@ class Solved(NamedTuple):
 
 def solve(stack, count, starts=None):
     """The first `count` fits to their ends: from two starts, and from all of the search where those do not agree."""
-    starts = stack.starts() if starts is None else starts
+    starts = stack.starts(fits=count) if starts is None else starts
     known = stack.rows(starts[:, 0])
     plain = ~np.all(np.isfinite(known.slope), axis=(1, 2))
     able = ~plain & np.all(np.isfinite(starts[:, 0]), axis=1) & (np.arange(len(stack)) < count)
@@ -163,7 +167,7 @@ def weigh_priors(stack, solved, count):
     data = stack.data | {"prior_mean": np.tile(with_priors.prior_mean, (len(stack), 1)),
                          "prior_precision": phi[:, None] * with_priors.prior_precision}
     stack = dataclasses.replace(stack, data=data, phi=phi)
-    return stack, solve(stack, count, np.concatenate([solved.best.points[:, None], stack.starts()], axis=1))
+    return stack, solve(stack, count, np.concatenate([solved.best.points[:, None], stack.starts(fits=count)], axis=1))
 
 
 class Concluded(NamedTuple):

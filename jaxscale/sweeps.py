@@ -19,7 +19,7 @@ from jaxscale.groups import fit_every_group
 from jaxscale.runs import Runs
 from jaxscale.task import law_class
 
-GROUPS = 4096  # in a part: some seconds' work
+GROUPS = 1024  # in a part: about a second's work
 MANIFEST = "_sweep.json"  # readers of parquet folders skip names that begin so
 
 
