@@ -55,8 +55,7 @@ def refit(fit, *, weights=None, prior=None, **columns):
       [0.25, 0.25, 0.25, 0.25]
     """
     _check(fit)
-    # Arrays of the caller's dtype: what is compiled in one precision must not be given NumPy's numbers in another.
-    task, problem = fit.task, jax.tree.map(jnp.asarray, fit.task.problem())
+    task, problem = fit.task, jax.tree.map(_of_callers_dtype, fit.task.problem())
     columns = {task.names.get(name, name): column for name, column in columns.items()}
     known = (task.Law.output, *task.names.values())
     for name in columns:
@@ -71,19 +70,19 @@ def refit(fit, *, weights=None, prior=None, **columns):
         if pair.shape != (2,):
             raise InputError(f"prior= must give (mean, sd) for {name}, not an array of shape {pair.shape}.")
     columns = {name: _rows(task, name, column) for name, column in columns.items()}
-    own = {"weights": jnp.asarray(task.weights, float)}
+    own = {"weights": _of_callers_dtype(task.weights)}
     if weights is not None:
         own["weights"] = jnp.where(jnp.arange(len(task.weights)) < len(task.runs), _rows(task, "weights", weights), 0)
     if task.Law.output in columns:
         observed = columns.pop(task.Law.output)
         own["target"] = jnp.log(observed) if problem.log else observed
     if columns:
-        own["inputs"] = tuple(columns.get(task.names[name], jnp.asarray(values, float))
+        own["inputs"] = tuple(columns.get(task.names[name], _of_callers_dtype(values))
                               for name, values in zip(task.Law.inputs, task.inputs, strict=True))
         own["power_sum"] = problem.power_sum and problem.power_sum.centre_only()
     if prior:
         own["prior_mean"], own["prior_precision"] = task.prior_terms(task.prior | prior, jnp)
-    law = _law(problem, own, jnp.asarray(fit.point, float))
+    law = _law(problem, own, _of_callers_dtype(fit.point))
     return dataclasses.replace(law, **{name: jnp.asarray(value, float) for name, value in task.held.items()})
 
 
@@ -130,6 +129,14 @@ def _check(fit):
     if not fit.converged:
         raise InputError("refit follows an optimum, and this fit did not converge: hold constants with fix=, or add "
                          "runs.")
+
+
+def _of_callers_dtype(numbers):
+    """NumPy's numbers in the precision of the caller.
+
+    JAX 0.10 keeps what it has made of a float64 array inside a 32-bit trace, and gives it to 64-bit ones later.
+    """
+    return np.asarray(numbers, jax.dtypes.canonicalize_dtype(float))
 
 
 def _rows(task, name, column):

@@ -299,3 +299,19 @@ def test_refusals(fits, planes, tmp_path):
 
 def test_examples_in_docstrings():
     assert doctest.testmod(implicit).failed == 0
+
+
+def test_32_bits_in_between_change_nothing(fits):
+    """JAX 0.10 keeps 32-bit copies of float64 arrays that it met inside a 32-bit trace."""
+    def quantity(law):
+        return law(1e10, 1e12)
+
+    before = jsc.influence(fits["squares"], quantity)
+    jax.jit(lambda loss: quantity(jsc.refit(fits["squares"], loss=loss)))(TABLE["loss"])
+    np.testing.assert_array_equal(jsc.influence(fits["squares"], quantity), before)
+
+
+def test_what_is_no_fit_is_refused():
+    for other in ("fit", TRUE):
+        with pytest.raises(jsc.InputError, match="wants a fit"):
+            jsc.refit(other)
