@@ -17,9 +17,10 @@ import sys
 import time
 from pathlib import Path
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")  # before NumPy reads them: more threads make SciPy slower on tables this small
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(os.cpu_count()))  # every core is a device, as the README advises
+if __name__ == "__main__":  # before NumPy and JAX are imported
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")  # more threads make SciPy slower on tables this small
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(os.cpu_count()))  # every core is a device, as the README advises
 
 from measuring import circumstances  # noqa: E402
 
