@@ -1,13 +1,10 @@
-"""How long the command takes from nothing: `jaxscale fit --law chinchilla` on 240 runs.
+"""How long a process of the command line takes, from nothing to an answer; shown by `suite.py --only vi`.
 
-    python benchmarks/cold_start.py          # needs ../shared/data; writes benchmarks/cold_start.md
-
-Each is the median of three processes, run one after the other on an otherwise idle machine, and compared with the time
-that importing jax, optax and pandas takes alone. Cold: the compilation cache is empty. Warm: it is not.
+Each is the median of three processes, run one after the other on an otherwise idle machine. Cold: the compilation cache
+is empty. Warm: it is not.
 """
 
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -15,13 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import jax
 import pandas as pd
 
-import jaxscale as jsc
-
-HERE = Path(__file__).parent
-DATA = HERE.parents[1] / "shared" / "data" / "chinchilla_epoch" / "points.csv"
+DATA = Path(__file__).parents[2] / "shared" / "data" / "chinchilla_epoch" / "points.csv"
 COMMAND = Path(sys.executable).parent / "jaxscale"
 
 
@@ -53,22 +46,3 @@ def cold_and_warm(command, folder, times=3):
     caches = [tempfile.mkdtemp(dir=folder) for _ in range(times)]
     return (statistics.median(seconds(command, cache) for cache in caches),
             statistics.median(seconds(command, caches[0]) for _ in caches))
-
-
-def main():
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        lines = ["# From nothing to an answer", "", "Written by `python benchmarks/cold_start.py`.", "",
-                 "| command | cold, s | warm, s | cold / imports |", "|---|---|---|---|"]
-        imports = None
-        for name, command in tasks(folder).items():
-            cold, warm = cold_and_warm(command, folder)
-            imports = imports or cold
-            lines.append(f"| {name} | {cold:.2f} | {warm:.2f} | {cold / imports:.1f} |")
-            print(lines[-1], flush=True)
-    lines += ["", f"jaxscale {jsc.__version__}, jax {jax.__version__}, {os.cpu_count()} cores ({platform.machine()})."]
-    (HERE / "cold_start.md").write_text("\n".join(lines) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -57,7 +57,7 @@ def tables(data=None, starts=4500, fast=450, slow=90, vmapped=512, adam_steps=(1
     raw = additive.constants_of(some(starts))
     raw[:, 3:] = np.maximum(raw[:, 3:], 0.02)  # jaxscale's exponents are positive
 
-    table.add("jaxscale.fit, whole: 1,024 places searched, 16 starts", lambda: constants(fit(N, D, loss).law),
+    table.add("jaxscale.fit, whole: 256 places searched, 16 starts", lambda: constants(fit(N, D, loss).law),
               warm=warm)
     found = fit(N, D, loss)
     table.add("jaxscale, its search and solver alone", lambda: internals.numerics(found), warm=warm)
