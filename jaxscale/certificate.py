@@ -54,8 +54,6 @@ def judge(lower, upper, points, values, looks, objective, floor):
     """
     inner = (points > lower) & (points < upper)
     both, one = inner[:, :, None] & inner[:, None, :], np.eye(len(lower))
-    least = values.min(axis=1)
-    agreeing = np.sum(values <= (least + AGREES * np.abs(least) + floor)[:, None], axis=1)
     gauss_newton, hessian = (np.where(both, x, one) for x in (looks.gauss_newton, looks.hessian))
     known = np.all(np.isfinite(hessian) & np.isfinite(gauss_newton), axis=(1, 2))  # not where a constant ran off
     gauss_newton, hessian = (np.where(known[:, None, None], x, one) for x in (gauss_newton, hessian))
@@ -66,7 +64,13 @@ def judge(lower, upper, points, values, looks, objective, floor):
     gradient = np.where(inner, looks.gradient, 0.0)
     promised = np.minimum(_decrement(gradient, hessian), _decrement(gradient, gauss_newton))
     share = np.where(promised <= floor, 0.0, promised / np.maximum(objective, floor))
-    return Judged(np.where(known, share, np.inf), agreeing, np.where(known, condition, np.inf), inner)
+    return Judged(np.where(known, share, np.inf), agreeing(values, floor), np.where(known, condition, np.inf), inner)
+
+
+def agreeing(values, floor=0.0):
+    """How many of the ends' values [fits, starts] are the least one; 0 where none ended."""
+    least = values.min(axis=1)
+    return np.sum(np.isfinite(values) & (values <= (least + AGREES * np.abs(least) + floor)[:, None]), axis=1)
 
 
 def _decrement(gradient, curvature):

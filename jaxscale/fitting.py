@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxscale import stacks, uncertainty, vertex
-from jaxscale.certificate import Certificate, check_identifiable
+from jaxscale.certificate import Certificate, agreeing, check_identifiable
 from jaxscale.errors import FitError, InputError
 from jaxscale.laws.base import as_floats
 from jaxscale.problem import rows, thetas_of
@@ -133,7 +133,7 @@ def _bootstrap(task, point, draws, seed, progress=None, starts="global"):
             mine, best = np.arange(count), np.argmin(ends.values[:count], axis=1)
             points[block[:count]] = ends.points[mine, best]
             values[block[:count]] = ends.values[mine, best]
-            confirmed[block[:count]] = stacks.agreeing(ends.values[:count]) > 1
+            confirmed[block[:count]] = agreeing(ends.values[:count]) > 1
         kept = np.isfinite(values)
         if not np.any(kept):
             raise FitError(f"none of the {draws} bootstrap draws converged: the table cannot carry this law's "
@@ -233,12 +233,12 @@ def conclude(task, point, values, tried, ends, errors, draws, seed, progress):
     at_bound = tuple("=".join(group) for group, off in zip(task.groups, judged.inner[0], strict=True) if not off)
     certificate = Certificate(float(judged.promised[0]), int(judged.agreeing[0]), tried, float(judged.condition[0]),
                               at_bound, None if task.prior else passed)
-    outside = float(np.average(np.abs(r) > task.objective.delta, weights=task.weights))
+    outside = float(found.outside[0])
     law = as_floats(jax.tree.map(lambda x: x[0], found.law))
     unknown = "not asked for" if errors is None else why_unknown(task, task.weights, task.run)
     if not np.all(np.isfinite(found.hessian)):
         unknown = unknown or "unknown: a constant ran off so far that the curvature is no number"
-    if unknown is None and (errors == "bootstrap" or errors == "auto" and task.objective.robust and outside > 0.5):
+    if unknown is None and wants_bootstrap(task, errors, outside):
         drawn = _bootstrap(task, point, draws, seed, progress)
         covariance, natural = uncertainty.as_matrix(drawn.covariance), drawn.standard_errors
         why = "" if errors == "bootstrap" else (
@@ -256,6 +256,11 @@ def conclude(task, point, values, tried, ends, errors, draws, seed, progress):
     return Fit(law, float(found.objective[0]), certificate.converged, natural,
                uncertainty.as_dict(task.Law.constants, covariance), how, certificate, _facts(task, r, outside), task,
                point)
+
+
+def wants_bootstrap(task, errors, outside):
+    """Whether errors= asks for the bootstrap, the share of residuals outside the objective's corner being `outside`."""
+    return errors == "bootstrap" or errors == "auto" and task.objective.robust and outside > 0.5
 
 
 def why_unknown(task, weights, run):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxscale import stacks
 from jaxscale.certificate import check_identifiable
 from jaxscale.errors import FitError, InputError
-from jaxscale.fitting import check_errors, conclude, fit_task, why_unknown
+from jaxscale.fitting import check_errors, conclude, fit_task, wants_bootstrap, why_unknown
 from jaxscale.runs import Runs
 from jaxscale.stacks import Stack
 from jaxscale.task import checked_weights, filled, law_class, make_task
@@ -232,7 +232,6 @@ class _Batch:
         if stack.task.prior:
             stack, solved = stacks.weigh_priors(stack, solved, count)
         found = stacks.conclude(stack, solved.best.points, solved.values, solved.best)
-        outside = np.average(np.abs(found.rows.residuals) > stack.task.objective.delta, weights=stack.weights, axis=1)
         alone = solved.plain | ~np.isfinite(solved.values.min(axis=1))
         for place, i in enumerate(members[:count]):
             if solved.flat[place]:
@@ -250,8 +249,8 @@ class _Batch:
             self.agreeing[i], self.tried[i] = found.judged.agreeing[place], solved.tried[place]
             self.places[i], self.phi[i] = solved.best.points[place], stack.phi[place]
             self.reasons[i] = None if self.converged[i] else "not converged"
-            robust, errors = stack.task.objective.robust, self.how[0]
-            if errors == "bootstrap" or errors == "auto" and robust and outside[place] > 0.5:
+            errors = self.how[0]
+            if wants_bootstrap(stack.task, errors, found.outside[place]):
                 fit = self.make(i)
                 self.errors[i] = [getattr(fit.standard_errors, name) for name in self.Law.constants]
             elif errors is not None and not why_unknown(stack.task, stack.weights[place], stack.run[place]):

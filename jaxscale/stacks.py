@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from jaxscale import uncertainty, vertex
-from jaxscale.certificate import AGREES, Judged, flat_directions, judge
+from jaxscale.certificate import Judged, agreeing, flat_directions, judge
 from jaxscale.laws.base import from_unconstrained
-from jaxscale.minimise import Ends, blank_ends
+from jaxscale.minimise import Ends, blank_ends, rounding_floor
 from jaxscale.problem import Look, Problem, Rows, look, rows
 from jaxscale.starts import find_power_starts
 from jaxscale.task import Task
@@ -153,19 +153,12 @@ def settle(stack, able, starts, progress=None):
     return ends, tried
 
 
-def agreeing(values):
-    """How many of the ends' values [fits, starts] are the least one; 0 where none ended."""
-    least = values.min(axis=1, keepdims=True)
-    return np.sum(np.isfinite(values) & (values <= least + AGREES * np.abs(least)), axis=1)
-
-
 def weigh_priors(stack, solved, count):
     """The stack whose priors are weighed against the noise at its fits without them, and its fits with them."""
     task = stack.task
     phi = uncertainty.noise(task.objective, stack.rows(solved.best.points).residuals, stack.weights)
-    with_priors = dataclasses.replace(task, phi=1.0).laid_out(None, np.ones(1), None, None)
-    data = stack.data | {"prior_mean": np.tile(with_priors.prior_mean, (len(stack), 1)),
-                         "prior_precision": phi[:, None] * with_priors.prior_precision}
+    mean, precision = dataclasses.replace(task, phi=1.0).prior_terms(task.prior)
+    data = stack.data | {"prior_mean": np.tile(mean, (len(stack), 1)), "prior_precision": phi[:, None] * precision}
     stack = dataclasses.replace(stack, data=data, phi=phi)
     return stack, solve(stack, count, np.concatenate([solved.best.points[:, None], stack.starts(fits=count)], axis=1))
 
@@ -178,6 +171,7 @@ class Concluded(NamedTuple):
     covariance: np.ndarray  # [fits, p, p] of theta, the sandwich
     standard_errors: np.ndarray  # [fits, p] of the constants
     rows: Rows
+    outside: np.ndarray  # the share of the weight whose residuals lie outside the objective's corner
     hessian: np.ndarray  # [fits, q, q]
     law: object  # with an axis of fits
 
@@ -202,7 +196,7 @@ def conclude(stack, points, values, ends=None, objective=None):
         cautious = side * np.minimum(1.0, problem.delta / np.abs(residuals))
         looks = Look(ends.values, ends.gradients, _squared(jacobian, cautious) + information, ends.curvatures)
     unit = 1.0 if problem.log else np.max(problem.target, axis=-1)
-    floor = 0.5 * problem.scale * stack.weights.shape[1] * (8 * np.finfo(np.float64).eps * unit) ** 2
+    floor = rounding_floor(problem, stack.weights.shape[1], np.float64) * unit**2
     judged = judge(problem.lower, problem.upper, points, values, looks, objective, floor * np.ones(len(stack)))
     bend = looks.hessian - _squared(jacobian, side * (np.abs(residuals) <= problem.delta)) - information
     free = uncertainty.clustered_sandwich(task.objective, residuals, jacobian, bend, stack.weights, stack.run,
@@ -211,9 +205,10 @@ def conclude(stack, points, values, ends=None, objective=None):
     size = np.stack([np.exp(theta[:, i]) if about.positive else np.ones(len(theta))
                      for i, about in enumerate(task.Law.constants.values())], axis=1)
     errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)) * size
+    outside = np.average(np.abs(residuals) > task.objective.delta, weights=stack.weights, axis=1)
     at_bound = ~judged.inner @ task.selected.T  # a bound is not an estimate
     return Concluded(objective, judged, covariance, np.where(at_bound, np.nan, errors), known,
-                     looks.hessian, laws(task, theta))
+                     outside, looks.hessian, laws(task, theta))
 
 
 def _squared(jacobian, weights):
