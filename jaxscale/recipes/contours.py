@@ -1,4 +1,4 @@
-"""The steps by which Su et al. 2024 estimate a law by hand (section 3), each usable alone. So far: the contour scan."""
+"""The contour scan of Su et al. 2024 (section 3): steps to levels of the loss at several batch sizes, and B_crit."""
 
 import dataclasses
 
