@@ -146,7 +146,8 @@ def _bootstrap(task, point, draws, seed, progress=None, starts="global"):
 
 
 def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bounds=None, weights=None, x=None,
-        optimizer=None, max_steps=2000, polish=True, errors="auto", draws=500, seed=0, drop_bad=False, progress=None):
+        optimizer=None, max_steps=2000, polish=True, start=None, errors="auto", draws=500, seed=0, drop_bad=False,
+        progress=None):
     """Fit a law's constants jointly to a table of runs -> `Fit`.
 
     Minimises sum over rows of weight * rho(residual) from the best places of a global search, to a certified optimum.
@@ -165,6 +166,7 @@ def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bou
       x: the column that `PowerLaw` reads.
       optimizer: any optax optimiser in place of the default solver, for at most `max_steps` steps from each start,
         then polished by the default solver unless polish=False.
+      start: a law of the class, say from the steps of `recipes`: one more start beside those of the search.
       errors: "sandwich" (clustered by run), "bootstrap" (`draws` tables with whole runs resampled, from `seed`), None,
         or "auto": the bootstrap for absolute deviations and where most residuals lie outside Huber's corner.
       drop_bad: leave unusable rows out, listed, instead of refusing the table.
@@ -184,7 +186,7 @@ def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bou
     check_errors(errors, draws)
     many = np.ndim(weights) == 2
     task = make_task(Law, runs, objective=objective, fix=fix, free=free, tie=tie, prior=prior, bounds=bounds,
-                     weights=None if many else weights, x=x, optimizer=optimizer, max_steps=max_steps,
+                     weights=None if many else weights, x=x, optimizer=optimizer, max_steps=max_steps, start=start,
                      drop_bad=drop_bad)
     if many:
         from jaxscale.groups import fit_weightings
@@ -281,6 +283,8 @@ def _starts(task):
         if not len(starts):
             raise FitError(f"no start gave a finite objective for {task.Law.__name__}: check the units of the columns, "
                            "or give its constants search= ranges.")
+        if task.start is not None:
+            starts = np.concatenate([starts, task.point_of(task.start)])
         known = stacks.Stack.of_weights(task, task.weights[None]).rows(starts[:1])
         if np.all(np.isfinite(known.slope)):
             break

@@ -13,6 +13,7 @@ import numpy as np
 from jaxscale import vertex
 from jaxscale.batching import minimise
 from jaxscale.errors import InputError, nearest
+from jaxscale.laws.base import to_unconstrained
 from jaxscale.minimise import takes_curvature
 from jaxscale.objectives import Objective, huber
 from jaxscale.powers import power_sum
@@ -38,6 +39,7 @@ class Task:
     names: dict  # input of the law -> column of the table
     optimizer: object
     max_steps: int
+    start: object | None = None  # a law whose constants are one more start
     centring: bool = True
     phi: float | None = None  # the noise that priors are weighed against; None: priors are left out
 
@@ -164,15 +166,16 @@ class Task:
 
     def starts_of(self, problem, inputs, observed, weights, count):
         """The same of another table, given by its arrays [n]."""
-        theta = find_starts(self.Law, self.objective, inputs, observed, weights, self.held, count)
-        return np.clip(np.asarray(free_of(problem, theta)), problem.lower, problem.upper)
+        return _within(problem, find_starts(self.Law, self.objective, inputs, observed, weights, self.held, count))
+
+    def point_of(self, law):
+        """Free coordinates [1, q] of a law's constants."""
+        return _within(self.problem(), to_unconstrained(law)[None])
 
     def starts_each(self, weights, count):
         """Free coordinates [draws, count, q] of the best places for many weightings [draws, n] of the rows."""
         theta = find_starts_each(self.Law, self.inputs, self.observed, weights, self.held, count)
-        problem = self.problem()
-        points = np.asarray(free_of(problem, theta.reshape(-1, theta.shape[-1])))
-        return np.clip(points, problem.lower, problem.upper).reshape(*theta.shape[:2], -1)
+        return _within(self.problem(), theta.reshape(-1, theta.shape[-1])).reshape(*theta.shape[:2], -1)
 
     def solve(self, starts, own=None, of=None, corners=vertex.CORNERS, problem=None, progress=None):
         """`Ends` from every start; absolute deviations through shrinking corners. `own`, `of` as `minimise` has them.
@@ -194,6 +197,11 @@ class Task:
         return ends
 
 
+def _within(problem, theta):
+    """Free coordinates of unconstrained constants, inside the bounds."""
+    return np.clip(np.asarray(free_of(problem, theta)), problem.lower, problem.upper)
+
+
 def filled(rows):
     """The next of the lengths 16, 32, 64, 128, 256, 384, 512, 768, 1024, from there in eighths of a power of two."""
     power = 1 << max(4, (rows - 1).bit_length())
@@ -210,7 +218,7 @@ def _or_minus_infinity(transform, value):
 
 
 def make_task(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bounds=None, weights=None, x=None,
-              optimizer=None, max_steps=2000, drop_bad=False):
+              optimizer=None, max_steps=2000, start=None, drop_bad=False):
     """Check the question against the table: the arguments of `fit` -> `Task`. Raises InputError."""
     Law, fix, prior, bounds = law_class(Law), dict(fix or {}), dict(prior or {}), dict(bounds or {})
     free = (free,) if isinstance(free, str) else tuple(free)
@@ -264,6 +272,8 @@ def make_task(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=Non
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise InputError(f"optimizer= must be an optax.GradientTransformation, not {optimizer!r}: write "
                          "optimizer=optax.adam(1e-2), say.")
+    if start is not None and not (type(start) is Law and all(_number(getattr(start, name)) for name in about)):
+        raise InputError(f"start= must be a {Law.__name__} with a number for each constant, not {start!r}.")
     if x is None and Law.inputs == ("x",) and not (isinstance(runs, Runs) and "x" in runs.columns):
         raise InputError(f"{Law.__name__} reads one column of your choice: name it with x=, as in x='N' (--x N).")
     if x is not None and "x" not in Law.inputs:
@@ -284,7 +294,7 @@ def make_task(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=Non
         raise InputError(f"{Law.__name__} has {len(groups)} free constants, which need at least as many rows, but the "
                          f"table has {int(np.sum(total > 0))}: add runs, or hold constants with fix= (--fix).")
     return Task(Law, selected, huber() if objective is None else objective, held, tuple(map(tuple, groups)), prior,
-                ends, total, names, optimizer, max_steps)
+                ends, total, names, optimizer, max_steps, start)
 
 
 def law_class(Law):

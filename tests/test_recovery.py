@@ -11,16 +11,21 @@ import recovery
 import jaxscale as jsc
 
 
+C4 = recovery.LAWS["C4"]
+
+
 @pytest.mark.parametrize("kind", recovery.KINDS.values(), ids=recovery.KINDS)
-def test_two_seeds(kind):
-    z = recovery.scores(kind, range(2), objective=jsc.squares())
+@pytest.mark.parametrize("law", recovery.LAWS.values(), ids=recovery.LAWS)
+def test_one_seed(kind, law):
+    z = recovery.scores(kind, range(1), law, objective=jsc.squares())
     assert np.abs(z).max() < 4  # 12 correlated normal scores
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", recovery.KINDS.values(), ids=recovery.KINDS)
-def test_forty_seeds(kind):
-    z = recovery.scores(kind, range(40), objective=jsc.squares())
+@pytest.mark.parametrize("law", recovery.LAWS.values(), ids=recovery.LAWS)
+def test_forty_seeds(kind, law):
+    z = recovery.scores(kind, range(40), law, objective=jsc.squares())
     rms = np.sqrt(np.mean(z**2, axis=0))
     assert np.all((rms >= 0.7) & (rms <= 1.5)) and np.abs(z).max() < 5
 
@@ -28,6 +33,6 @@ def test_forty_seeds(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", recovery.KINDS.values(), ids=recovery.KINDS)
 def test_huber_with_bootstrap_errors(kind):
-    z = recovery.scores(kind, range(5), errors="bootstrap", draws=200)
+    z = recovery.scores(kind, range(5), C4, errors="bootstrap", draws=200)
     rms = np.sqrt(np.mean(z**2, axis=0))  # of 5 scores: 0.41 to 1.60 holds 95%
     assert np.all((rms >= 0.3) & (rms <= 2.0)) and np.abs(z).max() < 5

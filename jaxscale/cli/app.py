@@ -1,4 +1,4 @@
-"""The typer application: the four verbs, and --version."""
+"""The typer application: the verbs, and --version."""
 
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from jaxscale.cli.fit import fit
 from jaxscale.cli.laws import laws
 from jaxscale.cli.plan import plan
 from jaxscale.cli.predict import predict
+from jaxscale.cli.recipe import recipe
 
 
 def _version(wanted: bool):
@@ -33,6 +34,6 @@ def command():
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                       context_settings={"help_option_names": ["-h", "--help"]})
     app.callback()(_app)
-    for verb in (fit, predict, plan, laws):
+    for verb in (fit, predict, plan, recipe, laws):
         app.command()(verb)
     return typer.main.get_command(app)

@@ -8,12 +8,11 @@ from jaxscale.cli import values
 from jaxscale.cli.answer import Answer, aligned, misleading, progress_bar, short
 from jaxscale.cli.options import Json, NoCache, file, flag, repeated, taking
 from jaxscale.cli.plan import planned
+from jaxscale.cli.reading import check_output, left_out, objective_of, read, shortened, table_path
 from jaxscale.cli.subject import subject_of
 from jaxscale.errors import FitError, InputError
 
-OBJECTIVES = ("huber", "lad", "squares", "squares-loss")
 ERRORS = ("auto", "sandwich", "bootstrap", "none")
-LISTED = 5  # rows named one by one in a note
 
 
 def fit(
@@ -53,7 +52,7 @@ def fit(
 
     Columns are found by name or by a common alias; two of C, N and D are enough. What was chosen is said on stderr.
     """
-    path = _table(table, example)
+    path = table_path("fit", table, example)
     parts = bool(by and output) and (output.endswith(os.sep) or Path(output).is_dir())
     if parts and compute is not None:
         raise InputError("--compute plans for one fit or for groups that are shown, and -o FOLDER/ shows none: leave "
@@ -61,9 +60,9 @@ def fit(
     if distributed:
         _join(parts)
     if not parts:
-        _check_output(output, path)
+        check_output(output, path)
     question = {
-        "objective": _objective(objective, delta, overestimate),
+        "objective": objective_of(objective, delta, overestimate),
         "fix": values.numbers_by_name(values.names(fix), "--fix", "alpha_B=0.205", 1),
         "free": values.names(free),
         "tie": [tuple(name.strip() for name in group.split("=")) for group in values.names(tie)],
@@ -78,8 +77,8 @@ def fit(
     if values.choice(errors, "--errors", ERRORS) != "auto":
         question["errors"] = None if errors == "none" else errors
     budget = None if compute is None else _budget(compute)
-    runs = _runs(path, weights, column, unit, bytes_per_token)
-    runs = _shortened(runs, skip_steps, skip_tokens, skip_fraction, thin)
+    runs = read(path, weights, column, unit, bytes_per_token)
+    runs = shortened(runs, skip_steps, skip_tokens, skip_fraction, thin)
     Law, notes = _law(law, runs)
     if parts:
         return replace(_sweep(Law, runs, values.names(by), output, question), notes=notes)
@@ -90,67 +89,11 @@ def fit(
     return replace(answer, notes=(*notes, *answer.notes), output=output, source=path)
 
 
-def _table(table, example):
-    if (table is None) == (example is None):
-        raise InputError(f"fit wants one of a table of runs and --example, not {'both' if example else 'neither'}: "
-                         "jaxscale fit runs.csv, or jaxscale fit --example ladder.")
-    if example is None:
-        return table
-    from jaxscale.datasets import TABLES, path
-
-    return str(path(values.choice(example, "--example", TABLES)))
-
-
-def _check_output(output, table):
-    """Before the fit what would fail after it."""
-    if output is None:
-        return
-    output, folder = Path(output), Path(output).parent
-    if output.exists() and Path(table).exists() and output.samefile(table):
-        raise InputError(f"-o must not name the table itself, {output}: name another file.")
-    if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        there = "it is a folder" if output.is_dir() else f"{folder} is not one"
-        raise InputError(f"-o must name a file in a folder that can be written, and {there}: choose another place than "
-                         f"{output}.")
-
-
-def _objective(name, delta, overestimate):
-    from jaxscale.objectives import huber, lad, squares
-
-    values.choice(name, "--objective", OBJECTIVES)
-    if delta is not None and name != "huber":
-        raise InputError(f"--delta is the corner of Huber's function, which --objective {name} has not: leave it out.")
-    overestimate = values.number(overestimate, "--overestimate")
-    if name == "huber":
-        return huber(values.number(delta or "1e-3", "--delta"), overestimate=overestimate)
-    if name == "lad":
-        return lad(overestimate=overestimate)
-    return squares(log=name == "squares", overestimate=overestimate)
-
-
-def _runs(path, weights, column, unit, bytes_per_token):
-    from jaxscale.tables import read_runs
-
-    return read_runs(path, columns=values.assignments(column, "--column", "N=my_name"),
-                     weights=None if weights == "run" else weights, unit=unit,
-                     bytes_per_token=bytes_per_token and values.number(bytes_per_token, "--bytes-per-token"))
-
-
 def _budget(compute):
     """Before the fit what would fail after it."""
     from jaxscale.planning import check_compute
 
     return float(check_compute(values.number(compute, "--compute")))
-
-
-def _shortened(runs, skip_steps, skip_tokens, skip_fraction, thin):
-    """The runs without their warm-up, and with few rows of each."""
-    cut = {"steps": (skip_steps, "--skip-steps"), "tokens": (skip_tokens, "--skip-tokens"),
-           "fraction": (skip_fraction, "--skip-fraction")}
-    cut = {name: values.number(*given) for name, given in cut.items() if given[0] is not None}
-    if cut:
-        runs = runs.after_warm_up(**cut)
-    return runs if thin is None else runs.thin(values.whole(thin, "--thin", 1))
 
 
 def _law(name, runs):
@@ -176,7 +119,7 @@ def _one(Law, runs, question, budget):
 
     with progress_bar("bootstrap", question["draws"]) as progress:
         fit = fitting.fit(Law, runs, progress=progress, **question)
-    text, document, notes = str(fit), as_document(fit), (*fit.facts["notes"], *_left_out(fit.facts["dropped"]))
+    text, document, notes = str(fit), as_document(fit), (*fit.facts["notes"], *left_out(fit.facts["dropped"]))
     if budget is not None:
         words, document["plan"], more = planned(subject_of(fit), compute=budget)
         text, notes = f"{text}\n\n{words}", (*notes, *more)
@@ -218,7 +161,7 @@ def _groups(Law, runs, by, question, budget):
     facts = [fit.facts for fit in many.fits if fit]
     notes = dict.fromkeys((*runs.notes, *(note for about in facts for note in about["notes"])))
     dropped = dict.fromkeys((*runs.dropped, *(tuple(row) for about in facts for row in about["dropped"])))
-    notes = (*notes, *_left_out(dropped), *why)
+    notes = (*notes, *left_out(dropped), *why)
     if not any(fit and fit.converged for fit in many.fits):
         return misleading(f"none of the {len(groups)} groups has a fit that converged, so the numbers would mislead.",
                           text, document, notes)
@@ -267,13 +210,3 @@ def _sweep(Law, runs, by, folder, question):
 
 def _group(key):
     return ", ".join(f"{name} {short(value)}" for name, value in key.items())
-
-
-def _left_out(dropped):
-    """One line for each reason that rows were left out for."""
-    reasons = {}
-    for row, reason in dropped:
-        reasons.setdefault(reason, []).append(row)
-    return [f"left out row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:LISTED]))}"
-            f"{f' and {len(rows) - LISTED} more' if len(rows) > LISTED else ''}: {reason}"
-            for reason, rows in reasons.items()]

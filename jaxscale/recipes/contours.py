@@ -12,6 +12,7 @@ from jaxscale.tables import read_runs
 from jaxscale.uncertainty import ends, resampled_counts
 
 LEVELS = 12
+SPAN = 0.02  # of the loss, that the levels spread over at least: alpha_B is a slope in log L
 FLAGGED = 1.05  # tokens to a level over those of the best batch, at smaller batches: the law has them fall
 
 
@@ -117,7 +118,7 @@ def contour_scan(runs, levels=LEVELS):
 
     Args:
         runs: a table of runs, as `read_runs` takes: N, S, B, loss and a run column. Drop the warm-up before.
-        levels: losses, or how many to spread evenly in log between the ends that all batch sizes reach.
+        levels: losses, or how many to spread evenly in log where most batch sizes pass, over 2% of the loss or more.
 
     Raises:
         InputError: for several N, fewer than 3 batch sizes, or levels that fewer than 3 batch sizes reach.
@@ -198,12 +199,22 @@ def _levels(levels, batch, curves):
     if np.ndim(levels):
         return asked
     ends = np.array([curve[0][[0, -1]] for curve in curves])
-    low = max(ends[batch == B, 0].min() for B in batch)
-    high = min(ends[batch == B, 1].max() for B in batch)
-    if not low < high:
-        raise InputError(f"a contour scan wants losses that all batch sizes pass through; one starts at "
-                         f"{np.exp(high):.4g} and another ends at {np.exp(low):.4g}: pass levels=, or longer runs.")
+    sizes = np.unique(batch)
+    low, high = (np.array([by(ends[batch == B, end]) for B in sizes]) for by, end in ((np.min, 0), (np.max, 1)))
+    ranges = (_passed(low, high, count) for count in range(len(sizes), 2, -1))
+    low, high = next((found for found in ranges if found[1] - found[0] > SPAN), (None, None))
+    if low is None:
+        raise InputError(f"a contour scan wants losses over a range of {SPAN:.0%} or more that at least 3 batch sizes "
+                         "pass through, and there is none: pass levels=, or longer runs.")
     return np.exp(np.linspace(high, low, int(levels) + 2)[1:-1])
+
+
+def _passed(low, high, count):
+    """The widest range of log losses that lies in `count` of the ranges low to high [b]; of width 0 if none does."""
+    cuts = np.unique([low, high])
+    inside = [np.sum((low <= one) & (two <= high)) >= count for one, two in zip(cuts, cuts[1:], strict=False)]
+    turns = cuts[np.flatnonzero(np.diff([False, *inside, False]))]
+    return max(zip(turns[::2], turns[1::2], strict=True), key=lambda ends: ends[1] - ends[0], default=(0.0, 0.0))
 
 
 def _flagged(batch, steps):

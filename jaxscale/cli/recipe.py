@@ -1,0 +1,71 @@
+"""`jaxscale recipe`: the whole procedure of Su et al. 2024 on a table of runs, and the decisions it promises."""
+
+from jaxscale.cli import values
+from jaxscale.cli.answer import Answer, misleading, progress_bar
+from jaxscale.cli.options import Json, NoCache, file, flag, repeated, taking
+from jaxscale.cli.reading import check_output, left_out, objective_of, read, shortened, table_path
+
+ASKED = 10  # times the largest run's compute, where no budget is given
+
+
+def recipe(
+    table: file("TABLE", "csv, jsonl, json (.gz or not) or parquet.") = None,
+    example: taking("NAME", "A table inside the package: ladder, the project's own runs.") = None,
+    compute: taking("FLOPS", "The budget to plan for; 10 times the largest run's by default.") = None,
+    loss: taking("NATS", "The loss to reach; by default that of the best run for the budget.") = None,
+    N: taking("X", "The model to ask about; by default that of the best run for the budget.", "--N") = None,
+    B: taking("TOKENS", "Its batch size; by default the critical one at the loss.", "--B") = None,
+    free: repeated("NAME", "E: fit a floor too.") = None,
+    large: taking("TOKENS", "A batch that counts as large in step 2; half the largest by default.") = None,
+    levels: taking("COUNT", "Levels of the loss in the contour scan.") = "12",
+    tolerance: taking("SHARE", "Of the loss, that twice the steps may take off a converged run.") = "0.01",
+    train: taking("COL", "The column of training losses.") = None,
+    objective: taking("NAME", "Of the joint fit: huber, lad or squares of log residuals, or squares-loss.") = "squares",
+    weights: taking("COL|run", "A column of weights; 'run' weighs every run the same.") = "run",
+    column: repeated("N=COL", "The column of a quantity; repeatable.") = None,
+    unit: taking("NAME", "Of the loss: nats, bits, bits-per-byte, perplexity.") = "nats",
+    bytes_per_token: taking("X", "Needed for bits-per-byte.") = None,
+    drop_bad: flag("--drop-bad", "Leave out, and list, rows that cannot be used.") = False,
+    skip_steps: taking("X", "Leave out the first steps of each run.") = None,
+    skip_tokens: taking("X", "Leave out the first tokens of each run.") = None,
+    skip_fraction: taking("X", "Leave out the first part of each run, 0.1 say.") = None,
+    thin: taking("POINTS", "Keep that many rows of each run, log-spaced.") = None,
+    seed: taking("COUNT", "Of the resampling of runs.") = "0",
+    output: taking("FIT.json", "Write the joint fit to a file.", "-o", "--output") = None,
+    json: Json = False,
+    no_cache: NoCache = False,
+):
+    """Estimate L(N, S, B) step by step as Su et al. 2024 do, then jointly, and answer what is asked before a run.
+
+    The steps: L(N) from converged runs, L(N, S_min) from a large batch, B_crit(L) from a contour scan and along whole
+    trajectories, and one fit of all rows. What the table lacks is said, and the joint fit uses what there is.
+    """
+    from jaxscale.files import as_document
+    from jaxscale.laws import KaplanNSB
+    from jaxscale.recipes import decisions, procedure
+
+    path = table_path("recipe", table, example)
+    check_output(output, path)
+    asked = {name: values.number(text, f"--{name}") for name, text in (
+        ("compute", compute), ("loss", loss), ("N", N), ("B", B)) if text is not None}
+    how = {"free": values.names(free), "levels": values.whole(levels, "--levels"), "train": train,
+           "tolerance": values.number(tolerance, "--tolerance"), "seed": values.whole(seed, "--seed"),
+           "objective": objective_of(objective, None, "1"), "weights": "run" if weights == "run" else None,
+           "batch": None if large is None else values.number(large, "--large"), "drop_bad": drop_bad}
+    runs = shortened(read(path, weights, column, unit, bytes_per_token), skip_steps, skip_tokens, skip_fraction, thin)
+    with progress_bar("fits", 1) as progress:
+        found = procedure(runs, **how, progress=progress)
+    joint, text = found.joint, str(found)
+    document = as_document(joint) | {"procedure": found.as_dict()}  # 'predict' and 'plan' read it as a fit
+    notes = (*joint.facts["notes"], *left_out(joint.facts["dropped"]))
+    if not joint.converged:
+        return misleading("the joint fit has not converged, so its numbers would mislead: add runs, or leave out "
+                          "their warm-up (--skip-steps).", text, document, notes)
+    if isinstance(joint.law, KaplanNSB) and "alpha_N" not in joint.facts["held"]:
+        columns = joint.task.runs.columns
+        largest = float((6 * columns["N"] * columns["B"] * columns["S"]).max())
+        answers = decisions(joint, **({"compute": ASKED * largest} | asked))
+        text, document["decisions"] = f"{text}\n\n{answers}", answers.as_dict()
+    else:
+        notes = (*notes, "no decisions: they take a law of N, S and B, from runs of several sizes and batch sizes")
+    return Answer(text, document, notes, output=output, source=path)
