@@ -2,10 +2,11 @@
 
     python benchmarks/procedure.py           # about 2 minutes on 2 cores; writes benchmarks/procedure.md
 
-Noise-free tables are simulated from the published constants (Table 1: C4, WebText2): 7 sizes of 1M to 60M at the largest
-batch, and a scan of one size over 6 smaller batches, 4M tokens and down by factors of 4; 60 rows a run, evenly in log S
-from 300 on. The steps are biased by construction, as a finite run is not converged and a finite batch not endless: the
-tables say by how much, and that it vanishes as the last step and the largest batch grow.
+Noise-free tables are simulated from the published constants (Table 1: C4, WebText2): 7 sizes of 1M to 60M at the
+largest batch, and a scan of one size over 6 smaller batches, 4M tokens and down by factors of 4; 60 rows a run, evenly
+in log S from 300 on. The steps are biased by construction, as a finite run is not converged and a finite batch not
+endless: the tables say by how much, and that it vanishes as the last step and the largest batch grow. (The contours of
+the longest runs are the exception: 60 rows over so many steps are too few to interpolate between.)
 """
 
 import time

@@ -3,8 +3,9 @@
     python benchmarks/recovery.py            # about 10 minutes on 2 cores; writes benchmarks/recovery.md
 
 Tables of 10 sizes x 5 batch sizes x 200 steps (N 1e6..6e7, B 3e4..3e6, S 300..1e5) are simulated from the constants of
-Su et al. 2024, Table 1 (C4, and WebText2), and fitted from the default start, over 40 fixed seeds, with three kinds of noise. For each constant,
-z = (fitted - true) / reported standard error, on the log scale: if the errors are right its rms is near 1.
+Su et al. 2024, Table 1 (C4, and WebText2), and fitted from the default start, over 40 fixed seeds, with three kinds of
+noise. For each constant, z = (fitted - true) / reported standard error, on the log scale: if the errors are right its
+rms is near 1.
 """
 
 import sys
@@ -56,8 +57,9 @@ def main():
     begun = time.time()
     lines = ["# Recovery of six constants from simulated tables", "",
              "Written by `python benchmarks/recovery.py`; what it does is in its first lines.", "",
-             "| " + " | ".join(["constants", "noise", "objective, errors", "seeds", *(f"rms z {name}" for name in CONSTANTS),
-                                "max abs z"]) + " |", "|---" * (len(CONSTANTS) + 5) + "|"]
+             "| " + " | ".join(["constants", "noise", "objective, errors", "seeds",
+                                *(f"rms z {name}" for name in CONSTANTS), "max abs z"]) + " |",
+             "|---" * (len(CONSTANTS) + 5) + "|"]
     for data, law in LAWS.items():
         studies = [(name, kind, range(40), "squares, sandwich by run", {"objective": jsc.squares()})
                    for name, kind in KINDS.items()]

@@ -6,6 +6,7 @@ import dataclasses
 import jax
 import numpy as np
 import pandas as pd
+import procedure as simulated
 import pytest
 from scipy.optimize import least_squares
 
@@ -41,18 +42,24 @@ def off(estimates):
 
 
 def test_steps_are_right_in_the_limit():
-    """S and B so large that runs are converged to 1e-8 of the loss and the largest batch is endless."""
-    grown = table(longest=1e15, largest=1e16)
+    """The table of `benchmarks/procedure.py`, where runs are converged to 1e-5 of the loss and the batch is endless."""
+    grown = simulated.table(LAW, 1e10, 1e11)
     sizes = recipes.converged_sizes(grown)
-    assert sizes.converged.all() and recipes.converged(sizes).holds
-    assert max(off({"N_c": (sizes.fit.law.N_c, 0), "alpha_N": (sizes.fit.law.alpha_N, 0)}).values()) < 1e-3
-    early = table(longest=1e6, largest=1e16)
-    steps = recipes.large_batch_steps(early, sizes, batch=1e16)
-    law = steps.fit.law
-    assert max(off({"S_c": (law.S_c, 0), "alpha_S": (law.alpha_S, 0)}).values()) < 1e-3
-    along = recipes.along_trajectories(table(largest=1e7), law)
-    assert max(off({"B_star": (along.law.B_star, 0), "alpha_B": (along.law.alpha_B, 0)}).values()) < 1e-3
-    np.testing.assert_allclose(along.B_crit, LAW.critical_batch_size(along.loss), rtol=1e-2)
+    steps = recipes.large_batch_steps(grown, sizes)
+    along = recipes.along_trajectories(grown, steps)
+    scan = recipes.contour_scan(grown[grown["N"] == simulated.SIZES[3]])
+    found = {"N_c": sizes.fit.law, "alpha_N": sizes.fit.law, "S_c": steps.fit.law, "alpha_S": steps.fit.law}
+    for laws_of_batch in (along.law, scan.law):
+        for name, law in (found | dict.fromkeys(("B_star", "alpha_B"), laws_of_batch)).items():
+            assert getattr(law, name) == pytest.approx(getattr(LAW, name), rel=1e-3), name
+    assert recipes.converged(sizes).holds and recipes.endless_batch(scan).holds
+
+
+def test_b_crit_along_a_trajectory():
+    """Eq 3.12 at every row, where L(N, S_min) is the law's own."""
+    along = recipes.along_trajectories(table(), LAW)
+    assert max(off({"B_star": (along.law.B_star, 0), "alpha_B": (along.law.alpha_B, 0)}).values()) < 1e-6
+    np.testing.assert_allclose(along.B_crit, LAW.critical_batch_size(along.loss), rtol=1e-3)
 
 
 def test_the_joint_fit_is_exact_where_the_steps_are_biased(finite):

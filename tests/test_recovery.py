@@ -10,7 +10,6 @@ import recovery
 
 import jaxscale as jsc
 
-
 C4 = recovery.LAWS["C4"]
 
 
