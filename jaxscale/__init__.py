@@ -19,7 +19,7 @@ _HOMES = {
     "load_fit": "files", "plan": "planning", "read_runs": "tables", "refit": "implicit", "squares": "objectives",
     "sweep": "sweeps", "tradeoff": "planning",
 }
-_MODULES = ("datasets", "laws", "recipes", "training", "units")
+_MODULES = ("datasets", "laws", "recipes", "schedules", "training", "units")
 
 __all__ = sorted([*_HOMES, *_MODULES])
 

@@ -117,7 +117,7 @@ def tradeoff(weight):
       >>> tradeoff(4)
       Tradeoff(weight=4.0)
     """
-    return Tradeoff(float(_positive(weight, "tradeoff's weight", "steps for a token", one=True)))
+    return Tradeoff(float(positive(weight, "tradeoff's weight", "steps for a token", one=True)))
 
 
 def plan(law_or_fit, *, compute=None, loss=None, batch="critical", convention="exact", flops_per_token=six_n):
@@ -158,9 +158,9 @@ def plan(law_or_fit, *, compute=None, loss=None, batch="critical", convention="e
     inverse = compute is None
     if inverse == (loss is None):
         raise InputError(f"plan needs one of compute= and loss=, not {'neither' if inverse else 'both'}.")
-    aims = _positive(loss, "loss", "nats") if inverse else check_compute(compute)
+    aims = positive(loss, "loss", "nats") if inverse else check_compute(compute)
     if batch is not None and not isinstance(batch, (str, Tradeoff)):
-        batch = float(_positive(batch, "batch", "tokens per step (or 'critical', or tradeoff(w))", one=True))
+        batch = float(positive(batch, "batch", "tokens per step (or 'critical', or tradeoff(w))", one=True))
     problem = _policy(law, batch, convention, flops_per_token), Partial(flops_per_token), inverse
     if convention == "printed" and np.any(law.E != 0):
         raise InputError("convention='printed' is for laws without a floor, and E is not 0 here: use 'exact'.")
@@ -186,7 +186,7 @@ def plan(law_or_fit, *, compute=None, loss=None, batch="critical", convention="e
 
 def check_compute(compute):
     """`compute` as float64, in FLOPs. Raises InputError for what is no number, or no budget for any law."""
-    budget = _positive(compute, "compute", "FLOPs")
+    budget = positive(compute, "compute", "FLOPs")
     outside = (budget < BUDGETS[0]) | (budget > BUDGETS[1])
     if np.any(outside):
         raise InputError(f"compute must be between {BUDGETS[0]:.0e} and {BUDGETS[1]:.0e} FLOPs, not "
@@ -245,7 +245,7 @@ def _law(law_or_fit):
     return law
 
 
-def _positive(value, name, unit, one=False):
+def positive(value, name, unit, one=False):
     """`value` as a float64 array, all positive and finite."""
     array = np.asarray(value)
     try:
