@@ -122,7 +122,8 @@ def constants(fit):
 
 
 def test_help_and_version(run):
-    for arguments in (["--help"], ["fit", "--help"], ["predict", "-h"], ["plan", "--help"], ["laws", "--help"]):
+    for arguments in (["--help"], ["fit", "--help"], ["predict", "-h"], ["plan", "--help"], ["recipe", "--help"],
+                      ["laws", "--help"]):
         code, out, err = run(*arguments)
         assert (code, err) == (0, []) and "Usage: jaxscale" in out
     assert run("--version") == (0, f"jaxscale {jsc.__version__}\n", [])
@@ -138,7 +139,7 @@ def test_every_option_has_its_place_in_help(run):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ([], ["fit, predict, plan, laws", "jaxscale --help"]),
+    ([], ["fit, predict, plan, recipe, laws", "jaxscale --help"]),
     (["fti"], ["fti", "did you mean", "fit"]),
     (["fit", "x.csv", "--lwa", "y"], ["--lwa", "--law", "jaxscale fit --help"]),
     (["laws", "--law"], ["--law", "jaxscale laws --help"]),
@@ -163,6 +164,10 @@ def test_every_option_has_its_place_in_help(run):
     (["predict", "--law", "hoffmann2022", "--N", "many"], ["--N", "33B", "'many'"]),
     (["predict", "--law", "hoffmann2022", "--N", "nan", "--D", "1e9"], ["--N", "'nan'"]),
     (["predict", "--law", "hoffmann2022", "--N", "1e9,2e9", "--D", "1e9,2e9,3e9"], ["N", "D", "3"]),
+    (["recipe"], ["recipe wants", "--example"]),
+    (["recipe", "a.csv", "--levels", "1.5"], ["--levels", "whole number"]),
+    (["recipe", "a.csv", "--N", "big"], ["--N", "'big'"]),
+    (["recipe", "a.csv", "--objective", "sqares"], ["--objective", "did you mean 'squares'"]),
     (["plan", "--law", "hoffmann2022"], ["--compute", "neither"]),
     (["plan", "--law", "hoffmann2022", "--compute", "1e21", "--loss", "2"], ["both"]),
     (["plan", "--law", "su2024-c4", "--compute", "1e21", "--tradeoff", "2", "--batch", "1e6"], ["--tradeoff", "1e6"]),
@@ -666,6 +671,43 @@ def test_plan_refuses(refused, fit_file, tmp_path):
 
 
 # Laws
+
+
+def scan(path, sizes=(1e6, 4e6, 1.6e7, 6e7), batches=(1e5, 4e5, 1.6e6)):
+    """Runs of several sizes at the largest batch, and of one size at all, from the C4 constants of Su et al. 2024."""
+    law, rows = jsc.laws.published["su2024-c4"], []
+    for N, B in [(N, batches[-1]) for N in sizes] + [(sizes[0], B) for B in batches[:-1]]:
+        S = np.geomspace(300, 1e5, 16)
+        rows.append([np.full(16, len(rows)), np.full(16, N), np.full(16, B), S, np.asarray(law(N, S, B), float)])
+    return write(path, dict(zip(("run", "N", "B", "S", "loss"), np.concatenate(rows, axis=1), strict=True)))
+
+
+def test_recipe(tmp_path, run, document, refused):
+    table, output = scan(tmp_path / "runs.csv"), tmp_path / "fit.json"
+    code, said = document("recipe", table, "--compute", "1e20", "-o", output)
+    law = jsc.laws.published["su2024-c4"]
+    assert code == 0 and said["law"] == "kaplan-nsb" and said["converged"]
+    assert said["constants"] == pytest.approx({name: getattr(law, name) for name in law.constants}, rel=1e-3)  # float32
+    assert set(said["procedure"]["estimates"]) == {"sizes", "steps", "scan", "along", "joint"}
+    assert [check["holds"] for check in said["procedure"]["checks"]] == [False, None, False]
+    decisions = said["decisions"]
+    assert decisions["best"]["N"] == pytest.approx(jsc.plan(law, compute=1e20).N, rel=1e-3)
+    assert decisions["minimum_loss"]["low"] <= decisions["minimum_loss"]["value"] <= decisions["minimum_loss"]["high"]
+    assert constants(jsc.load_fit(output)) == said["constants"]
+    code, out, err = run("recipe", table, "--compute", "1e20", "--loss", "3.5", "--N", "1e8", "--B", "1M")
+    assert code == 0 and "A model of 1e+08 parameters" in out and "steps at B = 1e+06" in out
+    assert "on WebText2" in out and "The cheapest run to a loss of 3.5000" in out
+    assert any("extrapolation" in line for line in out.splitlines())
+    refused("out of reach")("recipe", table, "--loss", "2.0", "--N", "1e6")
+    before = table.read_bytes()
+    refused("table itself")("recipe", table, "-o", table)
+    assert table.read_bytes() == before
+
+
+def test_recipe_of_a_table_without_a_batch_scan(tmp_path, run):
+    code, out, err = run("recipe", scan(tmp_path / "runs.csv", batches=(1e6,)))
+    assert code == 0 and "no step 3-4" in out and "KaplanNS fitted" in out
+    assert any("no decisions" in line for line in err)
 
 
 def test_laws(run, document):

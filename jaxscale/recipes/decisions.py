@@ -12,10 +12,12 @@ from jaxscale.fitting import Fit
 from jaxscale.laws import KaplanNSB
 from jaxscale.planning import Plan, plan
 from jaxscale.prediction import outside
+from jaxscale.schedules import Comparison, Schedule, compare, optimal
 from jaxscale.uncertainty import as_matrix, ends
 
 LEVEL, DRAWS = 0.8, 1000
-ALONG = 6  # steps of a run that are shown
+ALONG, ROWS = 6, 12  # steps of a run, and of a schedule, that are shown
+POLICIES = {"critical": "B_crit(L(t))", "constant": "constant", "optimal": "c sqrt(B_noise(L(t)))"}
 
 
 class Estimate(NamedTuple):
@@ -36,6 +38,9 @@ class Decisions:
         critical_batch_size, noise_scale: at the loss, tokens: E_min / S_min, and the local dE_min / dS_min.
         steps_to_loss: of N to the loss at batch size B.
         along: the run of N at B up to the loss: S [k] a number each, and `Estimate`s loss, B_crit and noise_scale.
+        policies: batch sizes that follow the run, at equal loss and tokens: B_crit(L(t)), a constant and the optimum
+            c sqrt(B_noise(L(t))), a `schedules.Comparison`, and `policies_interval` its ends.
+        schedule: the last of these as a table, a `schedules.Schedule` with the trajectory along it.
         best: the plan of least loss for the compute, and `best_interval` its ends.
         least: the plan of least compute for the loss, and `least_interval` its ends.
         notes: how far beyond the fitted table the answers are.
@@ -52,6 +57,9 @@ class Decisions:
     noise_scale: Estimate
     steps_to_loss: Estimate
     along: dict
+    policies: Comparison
+    policies_interval: tuple[Comparison, Comparison] | None
+    schedule: Schedule
     best: Plan
     best_interval: tuple[Plan, Plan] | None
     least: Plan
@@ -60,13 +68,13 @@ class Decisions:
 
     def as_dict(self):
         """The same as JSON types, each estimate a dict of value, low and high."""
-        found = {name: value._asdict() if isinstance(value, Estimate) else value for name, value in vars(self).items()}
-        found["along"] = {name: value._asdict() if isinstance(value, Estimate) else value
-                          for name, value in self.along.items()}
-        for name in ("best", "least"):
-            found[name] = vars(found[name])
+        found = _fields(self)
+        found["along"] = {name: value._asdict() if name != "S" else value for name, value in self.along.items()}
+        found["schedule"] = {name: getattr(self.schedule, name) for name in ("c", "S", "D", "loss", "B")}
+        for name in ("best", "least", "policies"):
+            found[name] = _fields(found[name])
             interval = found.pop(f"{name}_interval")
-            found[name] |= {"interval": [vars(end) for end in interval]} if interval else {}
+            found[name] |= {"interval": [_fields(end) for end in interval]} if interval else {}
         return plain(found | {"interval": {"level": LEVEL, "draws": DRAWS}})
 
     def __str__(self):
@@ -86,6 +94,16 @@ class Decisions:
         lines += [f"  {S:10.4g}  {_shown(_at(self.along['loss'], i), '.4f'):<28}"
                   f"{_shown(_at(self.along['B_crit'], i), '.3g'):<34}{_shown(_at(self.along['noise_scale'], i), '.3g')}"
                   for i, S in enumerate(self.along["S"])]
+        lines += ["", f"Batch sizes that follow that run, at equal loss and {self.policies.D_ratio:.3f} E_min tokens",
+                  f"  {'':24}{'steps':<34}{'over S_min':<26}batch size at the end"]
+        for name, title in POLICIES.items():
+            parts = [getattr(part, name) for part in (self.policies, *(self.policies_interval or ()))]
+            cells = [_shown(Estimate(*(values if len(parts) > 1 else (*values, np.nan, np.nan))), form) for values, form
+                     in zip(zip(*parts, strict=True), (".4g", ".3f", ".3g"), strict=True)]
+            lines.append(f"  {title:24}{cells[0]:<34}{cells[1]:<26}{cells[2]}")
+        head, *rows = str(self.schedule).splitlines()[1:]
+        lines += ["", f"The last of these, c = {self.schedule.c:.4g} sqrt(tokens)",
+                  *(f"  {row}" for row in (head, *rows[-ALONG:]))]
         for what, found, interval in ((f"The best run for {self.compute:.4g} FLOPs", self.best, self.best_interval),
                                       (f"The cheapest run to a loss of {self.loss:.4f}", self.least,
                                        self.least_interval)):
@@ -143,7 +161,7 @@ def decisions(law_or_fit, compute, N=None, loss=None, B=None):
     critical = estimate("critical_batch_size", loss)
     B = float(critical.value) if B is None else float(B)
     whole = estimate("steps_to_loss", N, B, loss)
-    least = _planned(law, laws, loss=loss)
+    least, policies = _planned(law, laws, loss=loss), compare(law, N, loss)
     seen = {"N": [N, best[0].N, least[0].N], "S": [whole.value, best[0].S, least[0].S], "B": [B, best[0].B, least[0].B]}
     notes = tuple(f"{sentence}: this is an extrapolation" for sentence in outside(
         getattr(law_or_fit, "facts", {}).get("ranges", {}), seen))
@@ -153,13 +171,19 @@ def decisions(law_or_fit, compute, N=None, loss=None, B=None):
         estimate("noise_scale", N, loss), whole,
         {"S": S, "loss": estimate("__call__", N, S, B), "B_crit": estimate(_critical_along, N, S, B),
          "noise_scale": estimate(_noise_along, N, S, B)},
-        *best, *least, notes)
+        policies, None if laws is None else compare(laws, N, loss).interval(LEVEL),
+        optimal(law, N, loss, tokens=float(policies.D), rows=ROWS), *best, *least, notes)
 
 
 def _planned(law, laws, **aim):
     """The plan and the ends of its interval."""
     found = plan(law, **aim)
     return found, None if laws is None else plan(laws, **aim).interval(LEVEL)
+
+
+def _fields(record):
+    """The fields of a record, and of the records in it, as a dict."""
+    return {name: value._asdict() if hasattr(value, "_asdict") else value for name, value in vars(record).items()}
 
 
 def _critical_along(law, N, S, B):
