@@ -24,8 +24,7 @@ from jaxscale.runs import Runs
 # In lower case, words joined by "_"; of the loss also UNITS[unit]. Counts in billions, or of sequences, are not here.
 ALIASES = {
     "N": "params n_params num_params param_count n_parameters num_parameters parameters parameter_count model_size "
-         "model_params model_parameters total_params total_parameters n_total params_total "
-         "params_with_embeddings n_params_with_embeddings "
+         "model_params model_parameters params_with_embeddings n_params_with_embeddings "
          "n_non_embedding n_nonembedding n_non_emb n_no_emb n_no_embed n_no_embedding non_embedding_params "
          "non_embedding_parameters nonembedding_params nonembedding_parameters params_non_embedding "
          "params_no_embedding params_no_emb n_params_non_embedding n_params_nonembedding num_params_non_embedding "
@@ -45,6 +44,12 @@ ALIASES = {
             "training_loss smooth_loss smoothed_loss lm_loss ce_loss cross_entropy cross_entropy_loss nll "
             "final_val_loss final_eval_loss final_test_loss final_validation_loss final_train_loss loss_final "
             "loss_val loss_eval loss_test",
+    "N_active": "active_params active_parameters n_active_params num_active_params params_active activated_params "
+                "activated_parameters",
+    "N_total": "total_params total_parameters params_total",  # of N where there is no N_active: see `_choose`
+    "experts": "n_experts num_experts expert_count number_of_experts",
+    "n_ctx": "context context_length context_window context_size ctx_len ctx_length seq_len seq_length sequence_length "
+             "max_seq_len max_sequence_length",
     "lr": "learning_rate learningrate train_lr train_learning_rate current_lr",
     "schedule": "lr_schedule lr_scheduler scheduler learning_rate_schedule",
     "epochs": "epoch n_epochs num_epochs",
@@ -53,7 +58,7 @@ ALIASES = {
 }
 UNITS = {"nats": "", "bits": "bits_per_token bpt", "bits-per-byte": "bits_per_byte bpb val_bpb eval_bpb",
          "perplexity": "perplexity ppl val_perplexity val_ppl eval_perplexity eval_ppl test_perplexity test_ppl"}
-QUANTITIES = ("N", "D", "S", "B", "C", "M", "loss")
+QUANTITIES = ("N", "D", "S", "B", "C", "M", "N_active", "N_total", "experts", "n_ctx", "loss")
 NAMES = {"run", "schedule"}  # text will do
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"}
 
@@ -136,6 +141,8 @@ def _choose(table: dict, name: str, columns: Mapping[str, str], unit: str):
     """(quantity -> column, quantity -> columns that could all be it, notes)."""
     aliases = {quantity: [quantity.lower(), *words.split()] for quantity, words in ALIASES.items()}
     aliases["loss"] += UNITS[unit].split()
+    if "N_active" not in columns and not any(_plain(column) in aliases["N_active"] for column in table):
+        aliases["N"] += aliases.pop("N_total")  # of a dense model; of a mixture of experts N could be either
     for key in columns:
         meant = [quantity for quantity, words in aliases.items() if quantity != key and _plain(key) in words]
         if key not in aliases and meant:

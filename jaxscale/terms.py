@@ -31,7 +31,8 @@ def scaling_constants(Law, held):
         return separated(Law)(Law(**values), loss, *inputs)[1] + jnp.zeros(12)
 
     def at(**changes):
-        return np.asarray(right(values | {name: float(value) for name, value in changes.items()}))
+        with jax.enable_x64(True):  # the answer is kept, and 32 bits do not show every sum
+            return np.asarray(right(values | {name: float(value) for name, value in changes.items()}))
 
     found = []
     for name, about in Law.constants.items():

@@ -31,6 +31,9 @@ EXAMPLES = {
     "kaplan-nsb": laws.KaplanNSB(N_c=6.5e13, alpha_N=0.076, S_c=2.1e3, alpha_S=0.76, B_star=2.1e8, alpha_B=0.21, E=0.4),
     "critical-batch-size": laws.CriticalBatchSize(B_star=1.7e8, alpha_B=0.205),
     "power-law": laws.PowerLaw(x_c=2.7e28, alpha=0.05, E=0.3),  # Kaplan's L(C_min), 3.1e8 PF-days, with a floor
+    "context": laws.ContextLength(E=1.5, A=406.4, B=410.7, alpha=0.34, beta=0.28, K=4.0, gamma=0.5),
+    "moe": laws.MoE(a=-0.082, b=-0.108, c=0.009, d=1.104, E_start=1.847, E_max=314.478),
+    "moe-experts": laws.published["clark2022-s-base"],
     "over-trained": OverTrained(E=1.8, a=140.0, b=180.0, eta=-0.24),
 }
 every_law = pytest.mark.parametrize("law", EXAMPLES.values(), ids=EXAMPLES.keys())
@@ -247,11 +250,16 @@ def test_zero_floor_survives_the_transform(x64):
 
 
 def test_constants_are_declared():
-    """Every constant of ours is positive and unbounded above; the floors of three laws may be 0, and are held there."""
+    """Constants of ours are positive and unbounded above; the floors of three laws may be 0, and are held there; the
+    slopes and the level of the routed laws' log have signs of their own."""
     floors = {("kaplan-ns", "E"), ("kaplan-nsb", "E"), ("power-law", "E")}
+    logs = {(law, name): 0.0 if name in "ab" else np.inf for law in ("moe", "moe-experts") for name in "abcd"}
     for name, Law in laws.catalogue.items():
         assert list(Law.constants) == [field.name for field in dataclasses.fields(Law)]
         for constant, about in Law.constants.items():
+            if (name, constant) in logs:
+                assert (about.positive, about.lower, about.upper) == (False, -np.inf, logs[name, constant])
+                continue
             assert about.lower == 0.0 and about.upper == np.inf
             floor = (name, constant) in floors
             assert (about.positive, about.default) == ((False, 0.0) if floor else (True, None))
@@ -274,12 +282,15 @@ def test_catalogue():
         "kaplan-nsb": ("KaplanNSB", ("N", "S", "B"), "loss"),
         "critical-batch-size": ("CriticalBatchSize", ("loss",), "B_crit"),
         "power-law": ("PowerLaw", ("x",), "loss"),
+        "context": ("ContextLength", ("N", "D", "n_ctx"), "loss"),
+        "moe": ("MoE", ("N_active", "N_total"), "loss"),
+        "moe-experts": ("MoEExperts", ("N", "experts"), "loss"),
     }
     assert all(getattr(laws, Law.__name__) is Law and Law.__doc__ for Law in laws.catalogue.values())
 
 
 def test_published_constants():
-    """SCIENCE.md, to the digit."""
+    """SCIENCE.md, and Table 3 of Clark et al. 2022, to the digit."""
     assert {name: dataclasses.asdict(law) for name, law in laws.published.items()} == {
         "su2024-c4": dict(N_c=1.5e14, alpha_N=0.076, S_c=2.6e3, alpha_S=0.67, B_star=1.7e8, alpha_B=0.205, E=0.0),
         "kaplan2020-webtext2":
@@ -290,6 +301,9 @@ def test_published_constants():
         "hoffmann2022": dict(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28),
         "besiroglu2024": dict(E=1.8169, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658),
         "muennighoff2023-base": dict(E=1.869, A=520.8, B=1487.7, alpha=0.3527, beta=0.3527),
+        "clark2022-s-base": dict(a=-0.082, b=-0.108, c=0.009, d=1.104, E_start=1.847, E_max=314.478),
+        "clark2022-rl-r": dict(a=-0.083, b=-0.126, c=0.012, d=1.111, E_start=1.880, E_max=469.982),
+        "clark2022-hash": dict(a=-0.087, b=-0.136, c=0.012, d=1.157, E_start=4.175, E_max=477.741),
     }
     assert laws.provenance.keys() == laws.published.keys()
     for name, law in laws.published.items():
@@ -371,8 +385,57 @@ def test_tokens_to_avoid_overfitting(sample, x64):
     assert 4.5 < law.tokens_to_avoid_overfitting(8e9) / law.tokens_to_avoid_overfitting(1e9) < 5
 
 
+# Routed laws (Clark et al. 2022, as cited in laws/moe.py)
+
+
+def test_one_expert_is_a_dense_model(x64):
+    """Their dense law (3.568e13 / N)^0.078, to the 3% that three printed digits and another fit leave; base 10."""
+    N = np.array([1.5e7, 1e8, 1.3e9])
+    for router in ("s-base", "rl-r", "hash"):
+        law = laws.published[f"clark2022-{router}"]
+        np.testing.assert_allclose(law(N, 1.0), (3.568e13 / N) ** 0.078, rtol=0.03)
+        np.testing.assert_allclose(law.effective_parameters(N, 1.0), N, rtol=1e-12)
+        np.testing.assert_allclose(law(N, 64.0), law(law.effective_parameters(N, 64.0), 1.0), rtol=1e-12)
+        np.testing.assert_allclose(law(N, 1e30), 10 ** (law.a * np.log10(N) + law.b * np.log10(law.E_max) + law.d
+                                   + law.c * np.log10(N) * np.log10(law.E_max)), rtol=1e-12)
+
+
+def test_published_worth_of_experts(x64):
+    """N = 5e6 with 128 experts is like a dense model of 55M; experts stop helping at 937B, 85B, 83B, within what the
+    rounding of b and c to three decimals leaves open."""
+    assert laws.published["clark2022-s-base"].effective_parameters(5e6, 128) == pytest.approx(5.5e7, rel=0.1)
+    for router, cutoff in {"s-base": 9.37e11, "rl-r": 8.5e10, "hash": 8.3e10}.items():
+        law = laws.published[f"clark2022-{router}"]
+        low, high = (dataclasses.replace(law, b=law.b + move, c=law.c + move).cutoff() for move in (5e-4, -5e-4))
+        assert low < cutoff < high
+        N = law.cutoff()
+        np.testing.assert_allclose(law(N, [1.0, 8.0, 512.0]), law(N, 1.0), rtol=1e-12)
+
+
+def test_moe_by_parameters_is_moe_by_experts(sample, x64):
+    """With every parameter in the experts, R = N_total / N_active is their number."""
+    by_experts, by_size, (N, experts) = EXAMPLES["moe-experts"], EXAMPLES["moe"], sample(("N", "experts"), 50)
+    np.testing.assert_allclose(by_size(N, N * experts), by_experts(N, experts), rtol=1e-13)
+    dense = by_experts.effective_parameters(N, experts)
+    np.testing.assert_allclose(by_size.effective_parameters(N, N * experts), dense, rtol=1e-12)
+
+
+# The context length
+
+
+def test_loss_of_a_context_is_the_mean_over_its_positions(x64):
+    """Brute force: the mean of `at_position`, less zeta(gamma) (1 - gamma) K / n, the Euler-Maclaurin term."""
+    from scipy.special import zeta
+
+    law, n = EXAMPLES["context"], 4096
+    mean = np.mean(law.at_position(1e9, 2e10, np.arange(1.0, n + 1)))
+    np.testing.assert_allclose(mean - zeta(law.gamma) * (1 - law.gamma) * law.K / n, law(1e9, 2e10, n), rtol=1e-5)
+    slope = jax.grad(lambda n: n * law(1e9, 2e10, n))(float(n))
+    np.testing.assert_allclose(slope, law.at_position(1e9, 2e10, n), rtol=1e-13)
+
+
 @pytest.mark.parametrize("module", ["roots", "units", "laws.base", "laws.chinchilla", "laws.kaplan", "laws.kaplan_nsb",
-                                    "laws.power"])
+                                    "laws.power", "laws.context", "laws.moe"])
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(importlib.import_module(f"jaxscale.{module}"))
     assert outcome.attempted > 0 and outcome.failed == 0

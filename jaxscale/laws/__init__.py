@@ -7,8 +7,10 @@
 
 from jaxscale.laws.base import constant, law
 from jaxscale.laws.chinchilla import Chinchilla
+from jaxscale.laws.context import ContextLength
 from jaxscale.laws.kaplan import CriticalBatchSize, KaplanD, KaplanN, KaplanND, KaplanNS
 from jaxscale.laws.kaplan_nsb import KaplanNSB
+from jaxscale.laws.moe import MoE, MoEExperts
 from jaxscale.laws.power import PowerLaw
 from jaxscale.laws.published import Provenance, provenance, published
 
@@ -21,7 +23,11 @@ catalogue = {
     "kaplan-nsb": KaplanNSB,
     "critical-batch-size": CriticalBatchSize,
     "power-law": PowerLaw,
+    "context": ContextLength,
+    "moe": MoE,
+    "moe-experts": MoEExperts,
 }
 
-__all__ = ["Chinchilla", "CriticalBatchSize", "KaplanD", "KaplanN", "KaplanND", "KaplanNS", "KaplanNSB", "PowerLaw",
-           "Provenance", "catalogue", "constant", "law", "provenance", "published"]
+__all__ = ["Chinchilla", "ContextLength", "CriticalBatchSize", "KaplanD", "KaplanN", "KaplanND", "KaplanNS",
+           "KaplanNSB", "MoE", "MoEExperts", "PowerLaw", "Provenance", "catalogue", "constant", "law",
+           "provenance", "published"]

@@ -5,9 +5,11 @@ import dataclasses
 from jaxscale.laws.chinchilla import Chinchilla
 from jaxscale.laws.kaplan import KaplanD, KaplanN, KaplanND
 from jaxscale.laws.kaplan_nsb import KaplanNSB
+from jaxscale.laws.moe import MoEExperts
 
 NON_EMBEDDING = "without vocabulary and positional embeddings"
 ALL = "all parameters, embeddings included"
+MET = "the parameters that one token meets, with one expert a layer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,14 @@ _ENTRIES = {
         Chinchilla(E=1.869, A=520.8, B=1487.7, alpha=0.3527, beta=0.3527),
         Provenance("Muennighoff et al. 2023, Scaling Data-Constrained Language Models", ALL,
                    {"N": (7e6, 9e9), "D": (1e8, 9e11)}, "Unique tokens; its law of repeated data reduces to this.")),
+    **{f"clark2022-{router}": (
+        law, Provenance(f"Clark et al. 2022, Unified Scaling Laws for Routed Language Models, Table 3 ({name})", MET,
+                        {"N": (1.5e7, 1.3e9), "experts": (1.0, 512.0)}, "At 130B tokens; logs to base 10. The printed "
+                        "digits of c leave the N from which on experts do not help open by a factor of 3 and more."))
+       for router, name, law in (
+           ("s-base", "S-BASE", MoEExperts(a=-0.082, b=-0.108, c=0.009, d=1.104, E_start=1.847, E_max=314.478)),
+           ("rl-r", "RL-R", MoEExperts(a=-0.083, b=-0.126, c=0.012, d=1.111, E_start=1.88, E_max=469.982)),
+           ("hash", "HASH", MoEExperts(a=-0.087, b=-0.136, c=0.012, d=1.157, E_start=4.175, E_max=477.741)))},
 }
 
 published = {name: law for name, (law, _) in _ENTRIES.items()}
