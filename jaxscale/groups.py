@@ -149,7 +149,8 @@ def _fit_tables(batch, table, places, question):
     """Lay the tables out, those of one length together, and fit them."""
     Law = batch.Law
     names = [question.get("x") or name if name == "x" else name for name in Law.inputs]
-    plain = table.plain(names, Law.output) if question.get("weights") is None else np.zeros(len(table), bool)
+    plain = (table.plain(names, Law.output) if question.get("weights") is None and not Law.ratios
+             else np.zeros(len(table), bool))
     first, looked, lengths = None, {}, {}
     for i, rows in enumerate(places):
         if first is None or not plain[rows].all() or np.count_nonzero(table.weights[rows]) < len(first.groups):

@@ -49,9 +49,12 @@ def law_inputs(law, values, names=None):
             raise InputError(f"{type(law).__name__} is a law of {', '.join(names.values())}, which follow from any of "
                              f"{', '.join(known)}, but not from {name!r}{nearest(name, known) or ': leave it out.'}")
         numbers = np.asarray(value)
-        usable = np.isfinite(numbers) & (numbers > 0) if numbers.dtype.kind in "iuf" else np.zeros(numbers.shape, bool)
+        ratio = name in law.ratios
+        usable = np.zeros(numbers.shape, bool) if numbers.dtype.kind not in "iuf" else (
+            (numbers >= 0) & (numbers <= 1) if ratio else np.isfinite(numbers) & (numbers > 0))
         if not np.all(usable):
-            raise InputError(f"{name} must be positive numbers, not {numbers[~usable].tolist()[0]!r}: correct it.")
+            raise InputError(f"{name} must be {'from 0 to 1' if ratio else 'positive numbers'}, not "
+                             f"{numbers[~usable].tolist()[0]!r}: correct it.")
     try:
         arrays = dict(zip(values, np.broadcast_arrays(*values.values()), strict=True))
     except ValueError:
@@ -64,7 +67,7 @@ def law_inputs(law, values, names=None):
     if missing:
         raise InputError(f"{type(law).__name__} is a law of {', '.join(wanted)}, and {missing[0]} is not given and "
                          f"does not follow from {', '.join(values)}: pass {missing[0]}= (--{missing[0]}) too.")
-    selected = runs.select(wanted, wanted[0])
+    selected = runs.select(wanted, wanted[0], ratios=law.ratios)
     for name in values.keys() - set(wanted):
         known = Runs.from_columns(selected.columns)
         if known.has(name):
@@ -100,7 +103,9 @@ def outside(ranges, columns):
             continue
         least, most = float(np.min(values)), float(np.max(values))
         if most > high * (1 + 1e-9):
-            sentences.append(f"{name} = {most:.4g} is {most / high:.3g} times beyond the largest fitted, {high:.4g}")
+            times = f"{most / high:.3g} times " if high > 0 else ""  # a ratio may be 0
+            sentences.append(f"{name} = {most:.4g} is {times}beyond the largest fitted, {high:.4g}")
         if least < low * (1 - 1e-9):
-            sentences.append(f"{name} = {least:.4g} is {low / least:.3g} times below the smallest fitted, {low:.4g}")
+            times = f"{low / least:.3g} times " if least > 0 else ""
+            sentences.append(f"{name} = {least:.4g} is {times}below the smallest fitted, {low:.4g}")
     return sentences

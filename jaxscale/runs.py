@@ -94,7 +94,8 @@ class Runs:
 
     # ---- the columns that a law reads
 
-    def select(self, inputs: Sequence[str], output: str = "loss", *, drop_bad: bool = False) -> "Runs":
+    def select(self, inputs: Sequence[str], output: str = "loss", *, drop_bad: bool = False,
+               ratios: Sequence[str] = ()) -> "Runs":
         """Exactly the columns a law needs: float64, finite and positive, at least one row.
 
         Any two of C, N, D give the third (C = 6 N D); so do D, S, B (D = S B) and M, D, N (M = D/N). Rows that repeat
@@ -102,6 +103,7 @@ class Runs:
 
         inputs, output: names of quantities or columns
         drop_bad: leave out rows that cannot be used, listed in `dropped`, instead of raising
+        ratios: the inputs that are parts of one whole, from 0 to 1, of sum 1 (to 1%)
         Raises InputError for a column that is missing, ambiguous or text, for rows that cannot be used, and for columns
         that contradict each other.
 
@@ -116,7 +118,13 @@ class Runs:
             read["C"] = ("N", "D")  # a law of C and N, D or M must see one way of counting
         reasons, counted = self._disagreements({*used, *map(self._key, needed)}, needed)
         for name in dict.fromkeys(sum(read.values(), ())):
-            reasons = self._faults(name, drop_bad) | reasons
+            reasons = self._faults(name, drop_bad, name in map(self._key, ratios)) | reasons
+        if ratios:
+            total = sum(self.columns[self._key(name)] for name in ratios)
+            off = np.flatnonzero(np.abs(total - 1) > 0.01)
+            if len(off) and not drop_bad:
+                _refuse_rows("the ratios of a mix must sum to 1", self.row[off], f"first sum {total[off[0]]:g}")
+            reasons = {int(place): f"{' + '.join(ratios)} = {total[place]:g} is not 1" for place in off} | reasons
         if reasons and not drop_bad:
             _refuse_rows("columns must be in agreement", self.row[sorted(reasons)], reasons[min(reasons)])
         dropped = tuple((int(self.row[place]), reasons[place]) for place in sorted(reasons))
@@ -199,17 +207,18 @@ class Runs:
         raise InputError(f"{self._label(key)} is needed{ways} and {state}; the table has {', '.join(there)}"
                          f"{nearest(name, there)}: name it with columns={{{name!r}: ...}} (--column {name}=...).")
 
-    def _faults(self, name: str, drop_bad: bool) -> dict[int, str]:
-        """Place -> reason of rows without a finite positive number in a column; an error unless they are dropped."""
+    def _faults(self, name: str, drop_bad: bool, ratio: bool = False) -> dict[int, str]:
+        """Place -> reason of rows without a finite positive number, or ratio, in a column; an error unless dropped."""
         values, text = self.columns[name], self.groups.get(name)
-        places = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-        what = "positive" if np.isfinite(values[places]).all() else "finite and positive" if text is None else "numbers"
+        wanted, able = ("from 0 to 1", (values >= 0) & (values <= 1)) if ratio else ("positive", values > 0)
+        places = np.flatnonzero(~(np.isfinite(values) & able))
+        what = wanted if np.isfinite(values[places]).all() else f"finite and {wanted}" if text is None else "numbers"
         shown = [f"{values[place]:g}" if text is None else repr(str(text[place])) for place in places]
         if len(places) and not drop_bad:
             _refuse_rows(f"{self._label(name)} must be {what}", self.row[places], f"first value {shown[0]}")
         kind = "finite" if text is None else "a number"
         return {int(place): f"{self.names.get(name, name)} = {value} is not "
-                            f"{'positive' if np.isfinite(values[place]) else kind}"
+                            f"{wanted if np.isfinite(values[place]) else kind}"
                 for place, value in zip(places, shown, strict=True)}
 
     def _disagreements(self, used: set[str], needed: Sequence[str]) -> tuple[dict[int, str], list[str]]:

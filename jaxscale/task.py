@@ -79,13 +79,17 @@ class Task:
                                           self.observed[:len(self.runs)], 1.0)
         return inputs, observed
 
-    @staticmethod
-    def centre_of(inputs, observed, counts):
-        """Geometric means [..., 1] of the inputs and the output [..., n], rows counted `counts` times."""
+    def centre_of(self, inputs, observed, counts):
+        """Geometric means [..., 1] of the inputs and the output [..., n], rows counted `counts` times; of ratios, which
+        may be 0, the plain ones."""
         counts = counts * np.ones_like(observed)
-        *inputs, observed = (np.exp(np.average(np.log(x), axis=-1, weights=counts, keepdims=True))
-                             for x in (*inputs, observed))
-        return tuple(inputs), observed
+
+        def mean(x, to, back):
+            return back(np.average(to(x), axis=-1, weights=counts, keepdims=True))
+
+        inputs = (mean(x, np.asarray, np.asarray) if name in self.Law.ratios else mean(x, np.log, np.exp)
+                  for name, x in zip(self.Law.inputs, inputs, strict=True))
+        return tuple(inputs), mean(observed, np.log, np.exp)
 
     @functools.cached_property
     def _power_sum(self):
@@ -284,7 +288,7 @@ def make_task(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=Non
         from jaxscale.tables import read_runs
 
         runs = read_runs(runs)
-    selected = runs.select(tuple(names.values()), Law.output, drop_bad=drop_bad)
+    selected = runs.select(tuple(names.values()), Law.output, drop_bad=drop_bad, ratios=Law.ratios)
     if isinstance(weights, str):
         if weights != "run":
             raise InputError(f"weights= must be one number a row or 'run', not {weights!r}.")

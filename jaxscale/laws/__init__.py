@@ -10,6 +10,7 @@ from jaxscale.laws.chinchilla import Chinchilla
 from jaxscale.laws.context import ContextLength
 from jaxscale.laws.kaplan import CriticalBatchSize, KaplanD, KaplanN, KaplanND, KaplanNS
 from jaxscale.laws.kaplan_nsb import KaplanNSB
+from jaxscale.laws.mixing import mixing, scaled_mixing
 from jaxscale.laws.moe import MoE, MoEExperts
 from jaxscale.laws.power import PowerLaw
 from jaxscale.laws.published import Provenance, provenance, published
@@ -30,4 +31,4 @@ catalogue = {
 
 __all__ = ["Chinchilla", "ContextLength", "CriticalBatchSize", "KaplanD", "KaplanN", "KaplanND", "KaplanNS",
            "KaplanNSB", "MoE", "MoEExperts", "PowerLaw", "Provenance", "catalogue", "constant", "law",
-           "provenance", "published"]
+           "mixing", "provenance", "published", "scaled_mixing"]

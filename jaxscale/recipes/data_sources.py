@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
 from jaxscale.errors import InputError, nearest
@@ -125,40 +126,47 @@ def sources(table, law=Chinchilla, *, by=None, losses=None, at=None, compute=Non
         InputError: for fewer than two sources, one that cannot be fitted, and a target that the law cannot be put to.
 
     >>> import numpy as np, jaxscale as jsc
-    >>> laws = {"code": (1.0, 0.4), "prose": (2.0, 0.3)}  # E and alpha
     >>> rows = [{"run": f"{N} {D}", "source": name, "N": N, "D": D, "loss": E + 400 / N**alpha + 400 / D**0.3}
-    ...         for N in (1e7, 3e7, 1e8, 3e8) for D in (1e9, 4e9, 1.6e10) for name, (E, alpha) in laws.items()]
+    ...         for N in np.geomspace(1e7, 1e9, 7) for D in np.geomspace(1e9, 6e10, 5)
+    ...         for name, E, alpha in (("code", 1.0, 0.4), ("prose", 2.0, 0.3))]
     >>> found = jsc.recipes.sources(rows, by="source", at={"N": 1e10, "D": 2e11}, draws=20)
     >>> print(found.fastest, found.lowest, found.loss.round(3))
     prose code [1.203 2.563]
     """
+    names, fits, drawn, notes = fit_sources(table, law, by, losses, draws, seed, question, least=2)
+    inputs = fits.fits[0].facts["inputs"]
+    columns = _target(fits, at, compute, inputs)
+    each = [_measured(law_of, columns, inputs) for law_of in drawn]
+    whole = {name: np.stack([found[name] for found in each], axis=1) for name in each[0]}
+    far = (f"{sentence}: this is an extrapolation" for sentence in outside(fits.fits[0].facts["ranges"], columns))
+    return Sources(names, fits, {inputs[name]: float(value[0]) for name, value in columns.items()},
+                   **_measured(fits.law, columns, inputs), drawn=whole, notes=(*far, *notes))
+
+
+def fit_sources(table, law, by, losses, draws, seed, question, least=1):
+    """Names of the sources, their `GroupFits`, a batch of laws each from the same resampled tables, and notes."""
     if (by is None) == (losses is None):
-        raise InputError("sources wants by=, the column that names the source, or losses=, a dict of source and column "
-                         f"of losses; it got {'neither' if by is None else 'both'}: pass one.")
+        raise InputError("sources are named by by=, a column, or losses=, a dict of source and column of losses, not "
+                         f"{'neither' if by is None else 'both'}: pass one.")
     if draws < 2:
-        raise InputError(f"sources resamples at least 2 tables, not {draws}: 500 give shares to 2%.")
+        raise InputError(f"at least 2 tables must be resampled, not {draws}: 500 give shares to 2%.")
     runs = read_runs(table)
     if losses is not None:
         runs, by = _stacked(runs, losses), "source"
     fits = fit_groups(law, runs, by=by, **question)
     names = tuple(" / ".join(str(value) for value in key.values()) for key in fits.keys)
-    if len(names) < 2:
+    if len(names) < least:
         raise InputError(f"sources compares two or more, the table has {names[0]!r} alone: fit it with jaxscale.fit.")
     for name, points, reason in zip(names, fits.points, fits.reasons, strict=True):
         if not points:
             raise InputError(f"each source must have a fit, {name!r} has none ({reason}): leave its rows out.")
-    inputs = fits.fits[0].facts["inputs"]
-    columns = _target(fits, at, compute, inputs)
     drawn = [_resampled(fit.task, runs, draws, seed) for fit in fits.fits]
-    kept = np.all([law_of.converged for law_of in drawn], axis=0)
+    kept = np.all([source.converged for source in drawn], axis=0)
     if not kept.any():
         raise InputError("no resampled table could be fitted for every source: the runs are too few for "
                          f"{fits.Law.__name__}; hold constants with fix=, or give more runs.")
-    each = [_measured(law_of.law, columns, inputs) for law_of in drawn]
-    whole = {name: np.stack([found[name][kept] for found in each], axis=1) for name in each[0]}
-    return Sources(names, fits, {inputs[name]: float(value[0]) for name, value in columns.items()},
-                   **_measured(fits.law, columns, inputs), drawn=whole,
-                   notes=_notes(fits, runs, by, columns, kept))
+    laws = [jax.tree.map(lambda values: values[kept], source.law) for source in drawn]
+    return names, fits, laws, _notes(fits, runs, kept)
 
 
 def _stacked(runs, losses):
@@ -229,9 +237,8 @@ def _share(best, count):
     return np.bincount(best, minlength=count) / len(best)
 
 
-def _notes(fits, runs, by, columns, kept):
-    notes = [f"{sentence}: this is an extrapolation" for sentence in outside(fits.fits[0].facts["ranges"], columns)]
-    names = {name for fit in fits.fits for name in fit.certificate.at_bound}
+def _notes(fits, runs, kept):
+    notes, names = [], {name for fit in fits.fits for name in fit.certificate.at_bound}
     if names:
         notes.append(f"at a bound for some source: {', '.join(sorted(names))}; its error is not known")
     if len(np.unique(runs.run)) == len(runs) and len(runs) > max(fits.points):
