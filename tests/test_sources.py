@@ -3,6 +3,7 @@ source that is another one scaled, whose errors must go together draw by draw.""
 
 import doctest
 import importlib
+import json
 from pathlib import Path
 
 import jax
@@ -184,6 +185,14 @@ def test_active_and_total_parameters_are_found():
     assert chosen.columns["N"] == 1e8
     dense = jsc.read_runs({"total_params": [8e8], "n_total": [np.nan], "loss": [3.0]})
     assert dense.columns["N"] == 8e8 and "N_total" not in dense.columns
+
+
+def test_the_command_line_takes_their_inputs(capsys):
+    from jaxscale.cli import main
+
+    main(["predict", "--law", "clark2022-s-base", "--N", "1B", "--experts", "64", "--json", "--no-cache"])
+    law = laws.published["clark2022-s-base"]
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(float(law(1e9, 64)), rel=1e-5)
 
 
 def test_examples_in_docstrings():
