@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxscale.errors import InputError
 from jaxscale.laws import CriticalBatchSize
+from jaxscale.recipes.curves import falling
 from jaxscale.tables import read_runs
 from jaxscale.uncertainty import ends, resampled_counts
 
@@ -164,18 +165,15 @@ def contour_scan(runs, levels=LEVELS):
 
 def _curves(run, S, B, loss):
     """Each run's batch size, and its (log loss rising, log S falling): blocks of an isotonic regression."""
-    from scipy.optimize import isotonic_regression
-
     batch, curves = [], []
     for code in np.unique(run):
         rows = np.flatnonzero(run == code)
         if len(rows) < 3 or len(np.unique(B[rows])) > 1:
             continue  # a curve takes three points, at one batch size
         rows = rows[np.argsort(S[rows])]
-        found = isotonic_regression(np.log(loss[rows]), increasing=False)
-        middle = np.add.reduceat(np.log(S[rows]), found.blocks[:-1]) / np.diff(found.blocks)
+        middle, level = falling(np.log(S[rows]), np.log(loss[rows]))
         batch.append(B[rows[0]])
-        curves.append((found.x[found.blocks[:-1]][::-1], middle[::-1]))
+        curves.append((level[::-1], middle[::-1]))
     return np.array(batch), curves
 
 
