@@ -1,15 +1,21 @@
-"""What is done to a table of runs besides one fit: how Su et al. 2024 estimate their law (section 3) and use it (5)."""
+"""What is done to a table of runs besides one fit: how Su et al. 2024 estimate their law (section 3) and use it (5), and
+the three approaches of Hoffmann et al. 2022 side by side."""
 
 from jaxscale.recipes.answers import Decisions, Estimate, decisions
+from jaxscale.recipes.approaches import Approaches, approaches
 from jaxscale.recipes.checks import Check, converged, endless_batch, endless_data
 from jaxscale.recipes.contours import ContourScan, contour, contour_scan
 from jaxscale.recipes.data_sources import Sources, sources
+from jaxscale.recipes.envelope import Envelope, envelope
+from jaxscale.recipes.isoflop import Bias, IsoFlop, isoflop
 from jaxscale.recipes.mixing import Mix, best_ratios, optimal_mix
 from jaxscale.recipes.sizes import ConvergedSizes, converged_sizes
 from jaxscale.recipes.steps import AlongTrajectories, LargeBatchSteps, along_trajectories, large_batch_steps
 from jaxscale.recipes.su2024 import Procedure, procedure
+from jaxscale.recipes.trends import Trend, power_law
 
-__all__ = ["AlongTrajectories", "Check", "ContourScan", "ConvergedSizes", "Decisions", "Estimate", "LargeBatchSteps",
-           "Mix", "Procedure", "Sources", "along_trajectories", "best_ratios", "contour", "contour_scan", "converged",
-           "converged_sizes", "decisions", "endless_batch", "endless_data", "large_batch_steps", "optimal_mix",
+__all__ = ["AlongTrajectories", "Approaches", "Bias", "Check", "ContourScan", "ConvergedSizes", "Decisions", "Envelope",
+           "Estimate", "IsoFlop", "LargeBatchSteps", "Mix", "Procedure", "Sources", "Trend", "along_trajectories",
+           "approaches", "best_ratios", "contour", "contour_scan", "converged", "converged_sizes", "decisions",
+           "endless_batch", "endless_data", "envelope", "isoflop", "large_batch_steps", "optimal_mix", "power_law",
            "procedure", "sources"]
