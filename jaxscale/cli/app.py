@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from jaxscale.cli.approaches import approaches
 from jaxscale.cli.fit import fit
 from jaxscale.cli.laws import laws
 from jaxscale.cli.plan import plan
@@ -34,6 +35,6 @@ def command():
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                       context_settings={"help_option_names": ["-h", "--help"]})
     app.callback()(_app)
-    for verb in (fit, predict, plan, recipe, laws):
+    for verb in (fit, predict, plan, recipe, approaches, laws):
         app.command()(verb)
     return typer.main.get_command(app)

@@ -8,7 +8,7 @@ from jaxscale.cli import values
 from jaxscale.cli.answer import Answer, aligned, misleading, progress_bar, short
 from jaxscale.cli.options import Json, NoCache, file, flag, repeated, taking
 from jaxscale.cli.plan import planned
-from jaxscale.cli.reading import check_output, left_out, objective_of, read, shortened, table_path
+from jaxscale.cli.reading import budget_of, check_output, left_out, objective_of, runs_of, shortened, table_path
 from jaxscale.cli.subject import subject_of
 from jaxscale.errors import FitError, InputError
 
@@ -76,8 +76,8 @@ def fit(
     }
     if values.choice(errors, "--errors", ERRORS) != "auto":
         question["errors"] = None if errors == "none" else errors
-    budget = None if compute is None else _budget(compute)
-    runs = read(path, weights, column, unit, bytes_per_token)
+    budget = None if compute is None else budget_of(compute)
+    runs = runs_of(path, weights, column, unit, bytes_per_token)
     runs = shortened(runs, skip_steps, skip_tokens, skip_fraction, thin)
     Law, notes = _law(law, runs)
     if parts:
@@ -87,13 +87,6 @@ def fit(
     except FitError as error:
         return misleading(str(error), document=_nothing(Law, len(runs)))
     return replace(answer, notes=(*notes, *answer.notes), output=output, source=path)
-
-
-def _budget(compute):
-    """Before the fit what would fail after it."""
-    from jaxscale.planning import check_compute
-
-    return float(check_compute(values.number(compute, "--compute")))
 
 
 def _law(name, runs):

@@ -11,6 +11,7 @@ LISTED = 5  # rows named one by one in a note
 
 
 def table_path(verb, table, example):
+    """Where the table of runs lies: the one named, or an example inside the package."""
     if (table is None) == (example is None):
         raise InputError(f"{verb} wants one of a table of runs and --example, not {'both' if example else 'neither'}: "
                          f"jaxscale {verb} runs.csv, or jaxscale {verb} --example ladder.")
@@ -48,7 +49,7 @@ def objective_of(name, delta, overestimate):
     return squares(log=name == "squares", overestimate=overestimate)
 
 
-def read(path, weights, column, unit, bytes_per_token):
+def runs_of(path, weights, column, unit, bytes_per_token):
     from jaxscale.tables import read_runs
 
     return read_runs(path, columns=values.assignments(column, "--column", "N=my_name"),
@@ -64,6 +65,13 @@ def shortened(runs, skip_steps, skip_tokens, skip_fraction, thin):
     if cut:
         runs = runs.after_warm_up(**cut)
     return runs if thin is None else runs.thin(values.whole(thin, "--thin", 1))
+
+
+def budget_of(compute):
+    """Before the fit what would fail after it."""
+    from jaxscale.planning import check_compute
+
+    return float(check_compute(values.number(compute, "--compute")))
 
 
 def left_out(dropped):

@@ -3,7 +3,7 @@
 from jaxscale.cli import values
 from jaxscale.cli.answer import Answer, misleading, progress_bar
 from jaxscale.cli.options import Json, NoCache, file, flag, repeated, taking
-from jaxscale.cli.reading import check_output, left_out, objective_of, read, shortened, table_path
+from jaxscale.cli.reading import check_output, left_out, objective_of, runs_of, shortened, table_path
 
 ASKED = 10  # times the largest run's compute, where no budget is given
 
@@ -52,7 +52,7 @@ def recipe(
            "tolerance": values.number(tolerance, "--tolerance"), "seed": values.whole(seed, "--seed"),
            "objective": objective_of(objective, None, "1"), "weights": "run" if weights == "run" else None,
            "batch": None if large is None else values.number(large, "--large"), "drop_bad": drop_bad}
-    runs = shortened(read(path, weights, column, unit, bytes_per_token), skip_steps, skip_tokens, skip_fraction, thin)
+    runs = shortened(runs_of(path, weights, column, unit, bytes_per_token), skip_steps, skip_tokens, skip_fraction, thin)
     with progress_bar("fits", 1) as progress:
         found = procedure(runs, **how, progress=progress)
     joint, text = found.joint, str(found)
