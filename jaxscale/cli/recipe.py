@@ -52,7 +52,8 @@ def recipe(
            "tolerance": values.number(tolerance, "--tolerance"), "seed": values.whole(seed, "--seed"),
            "objective": objective_of(objective, None, "1"), "weights": "run" if weights == "run" else None,
            "batch": None if large is None else values.number(large, "--large"), "drop_bad": drop_bad}
-    runs = shortened(runs_of(path, weights, column, unit, bytes_per_token), skip_steps, skip_tokens, skip_fraction, thin)
+    runs = runs_of(path, weights, column, unit, bytes_per_token)
+    runs = shortened(runs, skip_steps, skip_tokens, skip_fraction, thin)
     with progress_bar("fits", 1) as progress:
         found = procedure(runs, **how, progress=progress)
     joint, text = found.joint, str(found)

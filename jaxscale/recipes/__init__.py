@@ -1,5 +1,8 @@
-"""What is done to a table of runs besides one fit: how Su et al. 2024 estimate their law (section 3) and use it (5), and
-the three approaches of Hoffmann et al. 2022 side by side."""
+"""What is done to a table of runs besides one fit.
+
+How Su et al. 2024 estimate their law step by step (section 3), `procedure`, and what they use it for (5): `decisions`,
+`sources`, `optimal_mix`. The three approaches of Hoffmann et al. 2022 to the compute-optimal model: `approaches`.
+"""
 
 from jaxscale.recipes.answers import Decisions, Estimate, decisions
 from jaxscale.recipes.approaches import Approaches, approaches
