@@ -277,7 +277,8 @@ class Runs:
         repeated = self.columns.get("epochs", np.ones(n)) > 1
         if tokens and "unique_tokens" in self.columns:
             repeated |= tokens[0] > self.columns["unique_tokens"]
-        point_out(repeated, "rows from repeated data, where D is more than the unique tokens (see weights=)")
+        if "unique_tokens" not in inputs:
+            point_out(repeated, "rows from repeated data, where D is more than the unique tokens (see weights=)")
         if not progress:
             return remarks
         order = np.lexsort((progress[0], self.run))  # by run, and by progress within it

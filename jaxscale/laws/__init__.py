@@ -8,6 +8,7 @@
 from jaxscale.laws.base import constant, law
 from jaxscale.laws.chinchilla import Chinchilla
 from jaxscale.laws.context import ContextLength
+from jaxscale.laws.data_constrained import DataConstrained
 from jaxscale.laws.kaplan import CriticalBatchSize, KaplanD, KaplanN, KaplanND, KaplanNS
 from jaxscale.laws.kaplan_nsb import KaplanNSB
 from jaxscale.laws.mixing import mixing, scaled_mixing
@@ -17,6 +18,7 @@ from jaxscale.laws.published import Provenance, provenance, published
 
 catalogue = {
     "chinchilla": Chinchilla,
+    "data-constrained": DataConstrained,
     "kaplan-n": KaplanN,
     "kaplan-d": KaplanD,
     "kaplan-nd": KaplanND,
@@ -29,6 +31,6 @@ catalogue = {
     "moe-experts": MoEExperts,
 }
 
-__all__ = ["Chinchilla", "ContextLength", "CriticalBatchSize", "KaplanD", "KaplanN", "KaplanND", "KaplanNS",
-           "KaplanNSB", "MoE", "MoEExperts", "PowerLaw", "Provenance", "catalogue", "constant", "law",
+__all__ = ["Chinchilla", "ContextLength", "CriticalBatchSize", "DataConstrained", "KaplanD", "KaplanN", "KaplanND",
+           "KaplanNS", "KaplanNSB", "MoE", "MoEExperts", "PowerLaw", "Provenance", "catalogue", "constant", "law",
            "mixing", "provenance", "published", "scaled_mixing"]
