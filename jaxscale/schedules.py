@@ -26,7 +26,7 @@ import numpy as np
 from jaxscale.errors import InputError
 from jaxscale.laws import KaplanNSB
 from jaxscale.laws.base import as_floats
-from jaxscale.planning import positive
+from jaxscale.planning.questions import positive
 from jaxscale.prediction import outside
 from jaxscale.uncertainty import ends
 

@@ -273,7 +273,7 @@ def test_many_laws_are_a_loop(rng):
 
 def test_blocks_change_nothing(monkeypatch):
     whole = plan(HOFFMANN, compute=BUDGETS[:11])
-    monkeypatch.setattr(planning, "BLOCK", 4)
+    monkeypatch.setattr(planning.search, "BLOCK", 4)
     close(plan(HOFFMANN, compute=BUDGETS[:11]).N, whole.N, 1e-14)
 
 
