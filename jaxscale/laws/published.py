@@ -61,7 +61,7 @@ _ENTRIES = {
     "muennighoff2023": (
         DataConstrained(E=1.869, A=520.8, B=1487.7, alpha=0.3527, beta=0.3527, R_D=15.39, R_N=5.31),
         Provenance("Muennighoff et al. 2023, Scaling Data-Constrained Language Models", ALL,
-                   {"N": (7e6, 9e9), "D": (1e8, 9e11)}, "Up to some 1,500 epochs; beyond some 4 each repeat adds less.")),
+                   {"N": (7e6, 9e9), "D": (1e8, 9e11)}, "Beyond some 4 epochs each repeat adds less and less.")),
     **{f"clark2022-{router}": (
         law, Provenance(f"Clark et al. 2022, Unified Scaling Laws for Routed Language Models, Table 3 ({name})", MET,
                         {"N": (1.5e7, 1.3e9), "experts": (1.0, 512.0)}, "At 130B tokens; logs to base 10. The printed "

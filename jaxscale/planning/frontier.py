@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from jaxscale.errors import InputError
-from jaxscale.planning.conditions import AllDevices, Conditions, InTime, Ratio
-from jaxscale.planning.hardware import DAY
+from jaxscale.planning.conditions import AllDevices, InTime, Ratio
+from jaxscale.planning.hardware import DAY, Hardware
 from jaxscale.planning.plans import Plan, answered, quantile
-from jaxscale.planning.questions import positive, question
+from jaxscale.planning.questions import checked_law, positive, question, says_critical
 from jaxscale.units import six_n
 
 POINTS, SLOWEST = 25, 100.0  # of a curve: from the fewest days to a hundred times as many, 1% above the least compute
@@ -39,7 +39,8 @@ class Pareto:
     @property
     def extra(self):
         """How much more compute than the least, as a share: 0.18 is 18% more."""
-        return self.compute / np.expand_dims(self.least, -1) - 1
+        least = np.expand_dims(self.least, -1)
+        return self.compute / np.where(np.isinf(least), 1.0, least) - 1
 
     def within(self, days):
         """The plan of the cheapest run that is done within `days`, a number or an array; exact, not the nearest point.
@@ -93,19 +94,21 @@ def pareto(law_or_fit, *, loss, hardware, days=None, flops_per_token=six_n, infe
       >>> from jaxscale.planning import Hardware
       >>> cluster = Hardware(devices=4096, flops=1e15, utilisation=0.4, least_step_time=1.5, price=2.0)
       >>> curve = pareto(laws.published["su2024-c4"], loss=2.2, hardware=cluster)
-      >>> print(f"{curve.fastest:.1f} days at least, {curve.within(21).days:.1f} days for {curve.extra[0]:.0%}")
-      1
+      >>> print(f"{curve.fastest:.2f} days for {curve.extra[0]:.0%} more compute")
+      0.27 days for 281% more compute
+      >>> print(f"3 days for {curve.within(3).compute / curve.least - 1:.0%} more")
+      3 days for 15% more
     """
-    loss = positive(loss, "loss", "nats", one=True)
-    asked = question(law_or_fit, loss, True, flops_per_token=flops_per_token, hardware=hardware,
-                     inference_flops_per_token=inference_flops_per_token, inference_tokens=inference_tokens, max_N=max_N,
-                     max_tokens=max_tokens)
-    if not asked.conditions.by_policy:
-        raise InputError(f"{type(asked.law).__name__} has no critical batch size, so it does not say how a larger batch "
+    loss, law = positive(loss, "loss", "nats", one=True), checked_law(law_or_fit)
+    if not says_critical(law):
+        raise InputError(f"{type(law).__name__} has no critical batch size, so it does not say how a larger batch "
                          "saves time: use a laws.KaplanNSB.")
-    if hardware is None or not hardware.least_step_time:
-        raise InputError("a trade-off of time against compute needs hardware= with a least_step_time, in seconds: "
+    if not isinstance(hardware, Hardware) or not hardware.least_step_time:
+        raise InputError("a trade-off of time against compute needs hardware=, a jsc.Hardware with a least_step_time: "
                          "without one all devices help any run, and time goes with the compute.")
+    asked = question(law, loss, True, flops_per_token=flops_per_token, hardware=hardware,
+                     inference_flops_per_token=inference_flops_per_token, inference_tokens=inference_tokens,
+                     max_N=max_N, max_tokens=max_tokens)
     fastest = answered(_held(asked, batch=AllDevices())).days
     endless = _held(asked, batch=Ratio(0.0, 1.0), rate=None, step=None, largest_batch=None)
     if days is None:

@@ -17,8 +17,8 @@ class Hardware:
     """The devices of a run and what they give: a step takes max(least_step_time, FLOPs / (devices flops utilisation)).
 
     A run takes as many of the devices as it keeps busy: where the least time of a step binds, a batch of B tokens is
-    spread over c(N) B / (flops utilisation least_step_time) of them, c the training FLOPs of a token, and a larger batch
-    makes use of more. The count is not rounded, and money is paid for these alone, so it goes with the compute.
+    spread over c(N) B / (flops utilisation least_step_time) of them, c the training FLOPs of a token, and a larger
+    batch makes use of more. The count is not rounded, and money is paid for these alone, so it goes with the compute.
 
     Args:
       devices: the most there are.

@@ -131,8 +131,8 @@ def plan(law_or_fit, *, compute=None, loss=None, batch="critical", convention="e
     infinity), unless time is short. The caps may leave some of a compute unspent.
 
     Args:
-      law_or_fit: a law of N and of D, S or M = D/N (also B, C, unique_tokens), its constants numbers, or arrays with one
-        axis for many laws; or a Fit or Bootstrap of one.
+      law_or_fit: a law of N and of D, S or M = D/N (also B, C, unique_tokens), its constants numbers, or arrays with
+        one axis for many laws; or a Fit or Bootstrap of one.
       compute: FLOPs, from 1e6 to 1e35; a number or an array.
       loss: instead of compute, the loss to reach, in nats; a number or an array.
       batch: "critical" for B = B_crit(L), where S = 2 S_min and D = 2 E_min; `tradeoff(w)`; or tokens per step. Laws

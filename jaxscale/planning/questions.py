@@ -45,7 +45,7 @@ def tradeoff(weight):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Question:
-    """What a plan answers: laws, aims and conditions in the shape `axis` + `shape`, of laws and of all that is asked."""
+    """What a plan answers; a plan has the shape `axis` + `shape`, of the laws and of all numbers asked."""
 
     law: object
     aims: np.ndarray
@@ -85,8 +85,8 @@ def question(law_or_fit, aims, inverse, batch="critical", convention="exact", fl
     if convention == "printed" and np.any(law.E != 0):
         raise InputError("convention='printed' is for laws without a floor, and E is not 0 here: use 'exact'.")
     if hardware is not None and hardware.least_step_time and conditions.batch is None:
-        raise InputError(f"{type(law).__name__} knows no steps, and hardware's least_step_time is of steps: give batch= "
-                         "in tokens per step, 1e6 say.")
+        raise InputError(f"{type(law).__name__} knows no steps, and hardware's least_step_time is of steps: give "
+                         "batch= in tokens per step, 1e6 say.")
     if hardware is not None and conditions.largest_batch is not None and isinstance(batch, float):
         if batch > conditions.largest_batch:
             raise InputError(f"batch={batch:g} is more than the hardware's largest_batch, {hardware.largest_batch:g}.")
@@ -155,8 +155,8 @@ def checked_law(law_or_fit):
     foreign = [column for column in law.inputs if column not in INPUTS]
     if law.output != "loss" or foreign:
         reads = f"reads {foreign[0]!r}" if foreign else f"gives {law.output!r}"
-        raise InputError(f"plan needs a law that gives the loss and reads only N, D, S, B, C, M = D/N and unique_tokens, "
-                         f"and {name} {reads}: use predict.")
+        raise InputError("plan needs a law that gives the loss and reads only N, D, S, B, C, M = D/N and "
+                         f"unique_tokens, and {name} {reads}: use predict.")
     if len(set(law.inputs) - {"B", "unique_tokens"}) < 2:
         raise InputError(f"{name} reads only {' and '.join(law.inputs)}: with nothing to trade at a fixed compute "
                          "it has no optimum; use predict, or plan a law of N and of D, S or M.")
@@ -190,6 +190,11 @@ def _known(value, name, choices, more=""):
                          f"{nearest(value, choices) or '.'}")
 
 
+def says_critical(law):
+    """Whether a law says what a batch does: how few tokens and steps a loss takes, and at which batch."""
+    return "B" in law.inputs and all(hasattr(law, method) for method in CRITICAL)
+
+
 def _policy(law, batch, convention, plain, free):
     """How the batch is chosen: None (there is none), tokens per step, or a policy."""
     name, critical = type(law).__name__, isinstance(batch, str)
@@ -198,18 +203,18 @@ def _policy(law, batch, convention, plain, free):
         _known(batch, "batch", ("critical",), ", tokens per step or tradeoff(w)")
     if convention == "printed":
         if not (isinstance(law, KaplanNSB) and critical and plain):
-            raise InputError("convention='printed' is for a KaplanNSB at batch='critical' with 6 N FLOPs per token and no "
-                             f"limits, and this is {name} with batch={batch!r} or other costs: use 'exact'.")
+            raise InputError("convention='printed' is for a KaplanNSB at batch='critical' with 6 N FLOPs per token and "
+                             f"no limits, and this is {name} with batch={batch!r} or other costs: use 'exact'.")
         return Ratio(1.0, 1.0)
     if not {"S", "B"} & set(law.inputs) and not isinstance(batch, Tradeoff):
         return None if critical else batch
-    tells = "B" in law.inputs and all(hasattr(law, method) for method in CRITICAL)
+    tells = says_critical(law)
     if batch is None and tells and free:
         return InTime()
     if batch is None and "B" in law.inputs:
-        raise InputError("batch=None leaves the batch free, which has no finite optimum (B to 0, S to infinity) without "
-                         "max_days= and hardware= with a least_step_time: give 'critical', tradeoff(w) or tokens per "
-                         "step.")
+        raise InputError("batch=None leaves the batch free, which has no finite optimum (B to 0, S to infinity) "
+                         "without max_days= and hardware= with a least_step_time: give 'critical', tradeoff(w) or "
+                         "tokens per step.")
     if batch is None or critical or isinstance(batch, Tradeoff):
         if not tells:
             raise InputError(f"{name} has no critical batch size: give batch= in tokens per step, 1e6 say.")

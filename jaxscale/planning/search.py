@@ -1,6 +1,7 @@
-"""The numerics of a plan: one law, one aim, no checks. The aim is a compute or, inverse, a loss: the two then swap roles.
+"""The numerics of a plan: one law, one aim, no checks.
 
-Throughout x = ln N and `args` = law, aim, costs, conditions.
+The aim is a compute or, inverse, a loss: the two then swap roles. Throughout x = ln N and `args` = law, aim, costs,
+conditions.
 """
 
 import functools
@@ -100,7 +101,7 @@ def _tightest(y, args):
 
 
 def price(x, args, inverse):
-    """What is least at the optimum, inf where there is no such run, and its slope in x.
+    """What is least at the optimum, inf where there is no such run, its slope in x, and the excesses of `_run`.
 
     Where a limit is broken the slope is that of the breach, so that a search finds its way back.
     """
@@ -120,16 +121,16 @@ def price(x, args, inverse):
                 value = jnp.where(breach > 0, FORBIDDEN * (1 + breach), value)
         else:
             value = loss
-        return value, (reached, real)
+        return value, (reached, real, limits)
 
-    value, slope, (reached, real) = jax.jvp(of, (x,), (jnp.ones_like(x),), has_aux=True)
+    value, slope, (reached, real, limits) = jax.jvp(of, (x,), (jnp.ones_like(x),), has_aux=True)
     slope = jnp.where(reached, slope, -1.0)  # out of reach: too small a model
     if conditions.inference_tokens is not None and not inverse:
         left = log_inference(x, costs, conditions) < jnp.log(aim)
         real, slope = real & left, jnp.where(left, slope, 1.0)
     if conditions.max_N is not None:
         slope = jnp.where(x < jnp.log(conditions.max_N), slope, 1.0)
-    return jnp.where(real, value, jnp.inf), slope
+    return jnp.where(real, value, jnp.inf), slope, limits
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -144,7 +145,7 @@ def best(args, inverse):
 
     def narrow(count, ends):
         x = ends[0] * (1 - t) + ends[1] * t
-        value, slope = price(x, args, inverse)
+        value, slope, _ = price(x, args, inverse)
         turns = (slope[:-1] < 0) & (slope[1:] >= 0)
         lower = jnp.minimum(value[:-1], value[1:])
         i = jnp.argmin(jnp.where(turns, lower, jnp.inf))
@@ -168,12 +169,15 @@ def _widest(args, inverse):
 
 
 def _condition(x, args, inverse):
-    """Zero at the optimum: the slope, or, where two limits meet, how far the run is from the second."""
-    conditions, limits = args[3], _run(x, args, inverse)[2]
-    zero = price(x, args, inverse)[1]
+    """Zero at the optimum: the slope, or, where two limits meet, how far the run is from the second.
+
+    Of a run to a loss the first limit is that loss. Which of two is the first is left to rounding.
+    """
+    conditions = args[3]
+    _, zero, limits = price(x, args, inverse)
     if len(limits) > (0 if inverse else 1):
-        second = jnp.sort(jnp.stack(limits))[-1 if inverse else -2]
-        zero = jnp.where(second > -_half_the_digits(x), second, zero)
+        *_, second, first = jnp.sort(jnp.stack([jnp.zeros_like(x), *limits] if inverse else limits))
+        zero = jnp.where(first - second < _half_the_digits(x), first - second, zero)
     if conditions.max_N is not None:
         end = x - jnp.log(conditions.max_N)
         zero = jnp.where(end > -_half_the_digits(x), end, zero)
