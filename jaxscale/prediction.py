@@ -66,7 +66,7 @@ def law_inputs(law, values, names=None):
     missing = [name for name in wanted if not runs.has(name)]
     if missing:
         raise InputError(f"{type(law).__name__} is a law of {', '.join(wanted)}, and {missing[0]} is not given and "
-                         f"does not follow from {', '.join(values)}: pass {missing[0]}= (--{missing[0]}) too.")
+                         f"does not follow from {', '.join(values)}: pass {missing[0]}= (--{missing[0].replace('_', '-')}) too.")
     selected = runs.select(wanted, wanted[0], ratios=law.ratios)
     for name in values.keys() - set(wanted):
         known = Runs.from_columns(selected.columns)

@@ -629,7 +629,7 @@ def test_plan_is_the_closed_form(document, run):
     law = jsc.laws.published["hoffmann2022"]
     share = 1 / (law.alpha + law.beta)
     N = (law.alpha * law.A / (law.beta * law.B)) ** share * (1e21 / 6) ** (law.beta * share)
-    assert code == 0 and {"compute", "N", "D", "loss"} == set(said)
+    assert code == 0 and {"compute", "N", "D", "loss", "flat"} == set(said)
     assert said["N"] == pytest.approx(N, rel=1e-8) and said["D"] == pytest.approx(1e21 / 6 / N, rel=1e-8)
     code, back = document("plan", "--law", "hoffmann2022", "--loss", repr(said["loss"]))
     assert back["compute"] == pytest.approx(1e21, rel=1e-6) and back["N"] == pytest.approx(N, rel=1e-6)
@@ -641,10 +641,12 @@ def test_plan_with_a_batch(document):
     question = ("plan", "--law", "su2024-c4", "--compute", "1e21")
     for convention, N, S in (("exact", 2.530e9, 3.850e4), ("printed", 4.036e9, 2.030e4)):  # SCIENCE.md
         code, said = document(*question, "--convention", convention)
-        assert code == 0 and {"compute", "N", "D", "S", "B", "loss"} == set(said)
+        assert code == 0 and {"compute", "N", "D", "S", "B", "loss", "flat"} == set(said)
         assert (said["N"], said["S"]) == pytest.approx((N, S), rel=1e-3)
     assert document(*question, "--batch", "500k")[1]["B"] == 5e5
-    assert document(*question, "--tradeoff", "1")[1] == pytest.approx(document(*question)[1], rel=1e-9)
+    weighted, critical = document(*question, "--tradeoff", "1")[1], document(*question)[1]
+    assert weighted.pop("flat")["N"] == pytest.approx(critical.pop("flat")["N"], rel=1e-9)
+    assert weighted == pytest.approx(critical, rel=1e-9)
 
 
 def test_plan_of_a_fit_has_intervals(fit_file, run, document):
@@ -667,6 +669,43 @@ def test_plan_refuses(refused, fit_file, tmp_path):
     refused("KaplanN", "predict")("plan", "--law", "kaplan2020-n", "--compute", "1e21")
     refused("printed")("plan", fit_file, "--compute", "1e21", "--convention", "printed")
     refused("--batch", "free?")("plan", "--law", "su2024-c4", "--compute", "1e21", "--batch", "free?")
+
+
+DEVICES = ("--devices", "64", "--flops", "1e15", "--utilisation", "0.4", "--least-step-time", "1", "--price", "2")
+
+
+def test_plan_with_costs_and_limits(document, run, refused):
+    """As jsc.plan of the same numbers."""
+    cost = ("--cost", "kaplan", "--context", "4096", "--vocabulary", "50k")
+    limits = ("--unique-tokens", "10B", "--inference-tokens", "1T", "--max-N", "5B")
+    code, said = document("plan", "--law", "muennighoff2023", "--compute", "1e22", *cost, *limits)
+    expected = jsc.plan(jsc.laws.published["muennighoff2023"], compute=1e22, unique_tokens=1e10, inference_tokens=1e12,
+                        max_N=5e9, flops_per_token=jsc.units.kaplan_cost(4096, 50_000))
+    assert code == 0 and said["N"] == pytest.approx(expected.N) and said["epochs"] == pytest.approx(expected.epochs)
+    low, high = said["flat"]["N"]
+    assert low < said["N"] < high <= 5e9 and said["flat"]["extra"] == 0.01
+    free = ("plan", "--law", "su2024-c4", "--loss", "2.2", "--max-days", "10", "--batch", "free", *DEVICES)
+    code, out, err = run(*free)
+    assert code == 0 and any(line.startswith("days ") for line in out.splitlines()) and "parameters." in out
+    question = ("plan", "--law", "hoffmann2022", "--loss", "2.2")
+    refused("--flops", "--utilisation")(*question, "--devices", "64")
+    refused("--cost kaplan")(*question, "--context", "4096")
+    refused("--cost hoffmann", "--vocabulary")(*question, "--cost", "hoffmann")
+    refused("in no run with max_N")(*question, "--max-N", "1M")
+
+
+def test_pareto(document, run, refused):
+    question = ("pareto", "--law", "su2024-c4", "--loss", "2.2", *DEVICES)
+    code, said = document(*question, "--days", "5,10")
+    assert code == 0 and said["days"] == [5, 10] and said["compute"][0] > said["compute"][1] > said["least"]
+    plan = document("plan", "--law", "su2024-c4", "--loss", "2.2", "--max-days", "10", "--batch", "free", *DEVICES)[1]
+    assert plan["compute"] == pytest.approx(said["compute"][1]) and plan["N"] == pytest.approx(said["N"][1])
+    code, out, err = run(*question, "--days", "5,10")
+    assert code == 0 and out.startswith("days ") and "nothing is faster" in out
+    refused("days must be at least")(*question, "--days", "1")
+    refused("--loss")("pareto", "--law", "su2024-c4", *DEVICES)
+    refused("least_step_time")("pareto", "--law", "su2024-c4", "--loss", "2.2")
+    refused("critical batch size")("pareto", "--law", "hoffmann2022", "--loss", "2.2", *DEVICES)
 
 
 # Laws

@@ -5,7 +5,8 @@ import sys
 from contextlib import contextmanager
 
 UNITS = {"compute": "FLOPs", "C": "FLOPs", "N": "parameters", "D": "tokens", "S": "steps", "B": "tokens per step",
-         "M": "tokens per parameter", "loss": "nats per token", "B_crit": "tokens per step"}
+         "M": "tokens per parameter", "loss": "nats per token", "B_crit": "tokens per step",
+         "epochs": "times the unique tokens", "days": "days", "devices": "devices busy", "money": "for their hours"}
 
 
 @dataclasses.dataclass(frozen=True)

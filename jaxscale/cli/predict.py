@@ -17,11 +17,12 @@ def predict(
     B: taking("X", "Tokens per step.", "--B") = None,
     C: taking("X", "FLOPs.", "--C") = None,
     M: taking("X", "Tokens per parameter.", "--M") = None,
-    N_active: taking("X", "Parameters that one token meets.", "--N_active") = None,
-    N_total: taking("X", "All parameters, of a mixture of experts.", "--N_total") = None,
-    experts: taking("X", "Experts of a routed layer.", "--experts") = None,
-    n_ctx: taking("X", "Context length, tokens.", "--n_ctx") = None,
+    N_active: taking("X", "Parameters that one token meets.", "--N-active") = None,
+    N_total: taking("X", "All parameters, of a mixture of experts.", "--N-total") = None,
+    experts: taking("X", "Experts of a routed layer.") = None,
+    n_ctx: taking("X", "Context length, tokens.", "--n-ctx") = None,
     loss: taking("X", "Nats per token, for a law that reads them.") = None,
+    unique_tokens: taking("X", "Tokens before any is repeated, for a law that reads them.") = None,
     x: taking("X", "What a power-law reads.", "--x") = None,
     json: Json = False,
     no_cache: NoCache = False,
@@ -37,8 +38,9 @@ def predict(
     from jaxscale.prediction import evaluate, law_inputs, outside
 
     given = {"N": N, "D": D, "S": S, "B": B, "C": C, "M": M, "N_active": N_active, "N_total": N_total,
-             "experts": experts, "n_ctx": n_ctx, "loss": loss, "x": x}
-    given = {name: values.numbers(text, f"--{name}") for name, text in given.items() if text is not None}
+             "experts": experts, "n_ctx": n_ctx, "loss": loss, "unique_tokens": unique_tokens, "x": x}
+    given = {name: values.numbers(text, f"--{name.replace('_', '-')}") for name, text in given.items()
+             if text is not None}
     subject = read_subject(path, law)
     law, names = subject.law, subject.columns
     inputs, shape = law_inputs(law, {names.get(name, name): value for name, value in given.items()}, names)

@@ -192,11 +192,13 @@ def _differentiate(inverse, primals, tangents):
     return jax.jvp(lambda args: root(condition, x, x, x, args, True), primals, tangents)
 
 
-def flat_ends(x, args, inverse, level):
-    """The two ends, around the optimum x, of the ln N whose price is up to `level`."""
+def flat(x, args, inverse, level):
+    """The runs at the two ends, around the optimum x, of the ln N whose price is up to `level`."""
     above = functools.partial(_beyond, inverse=inverse)
-    ends = jnp.zeros_like(x), _widest(args, inverse)
-    return tuple(root(above, jnp.minimum(x, end), jnp.maximum(x, end), x, (args, level), True) for end in ends)
+    lower, upper = jnp.stack([jnp.zeros_like(x), x]), jnp.stack([x, _widest(args, inverse)])
+    found = run(root(above, lower, upper, lower, (args, level), True), args, inverse)
+    found = jax.tree.map(lambda quantity: jnp.broadcast_to(quantity, (2,)), found)
+    return tuple(jax.tree.map(lambda quantity, i=i: quantity[i], found) for i in range(2))
 
 
 def _beyond(x, args, inverse):
@@ -221,8 +223,7 @@ def solve_flat(laws, aims, costs, conditions, inverse):
 
     def one(law, aims, conditions):
         aim, x, level = aims
-        args = law, aim, costs, conditions
-        return tuple(run(end, args, inverse) for end in flat_ends(x, args, inverse, level))
+        return flat(x, (law, aim, costs, conditions), inverse, level)
 
     return jax.vmap(one)(laws, aims, conditions) if jnp.ndim(aims[0]) else one(laws, aims, conditions)
 
