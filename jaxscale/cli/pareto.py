@@ -67,7 +67,8 @@ def pareto(
         table["compute, low"], table["high"] = ([form("compute", end, i) for i in range(len(end))] for end in ends)
         text = f"\ncompute, low to high holds {LEVEL:.0%} of {DRAWS} laws drawn from the fit's covariance"
     rows = aligned([list(table), *zip(*table.values(), strict=True)])
-    text = (f"{rows}\n\n'more' is over the {curve.least:.3e} FLOPs of a run that may take for ever; nothing is faster than {curve.fastest:.4g} days{text}")
+    text = (f"{rows}\n\n'more' is over the {curve.least:.3e} FLOPs of a run that may take for ever; nothing is faster "
+            f"than {curve.fastest:.4g} days{text}")
     notes = tuple(f"{sentence}: this is an extrapolation" for sentence in outside(
         subject.ranges, {name: np.asarray(columns[name]) for name in ("N", "D", "S", "B")}))
     document = plain(document)

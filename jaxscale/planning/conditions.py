@@ -6,6 +6,7 @@ float32 has no square of 6 N.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,38 +70,49 @@ class Conditions:
         return self.max_tokens is not None or self.seconds is not None
 
 
-def log_inference(x, costs, conditions):
-    """ln of the FLOPs of inference at N = exp(x)."""
-    return jnp.log(costs.inference(jnp.exp(x))) + jnp.log(conditions.inference_tokens)
+class Size(NamedTuple):
+    """What follows from N alone."""
+
+    N: jax.Array
+    training: jax.Array  # ln of the FLOPs of training a token
+    inference: jax.Array | None  # ln of the FLOPs of inference over the model's life
 
 
-def log_compute(x, log_D, costs, conditions):
+def sized(x, costs, conditions):
+    """The size of N = exp(x) parameters."""
+    N = jnp.exp(x)
+    inference = None if conditions.inference_tokens is None else (
+        jnp.log(costs.inference(N)) + jnp.log(conditions.inference_tokens))
+    return Size(N, jnp.log(costs.training(N)), inference)
+
+
+def log_compute(size, log_D):
     """ln of the FLOPs of a run, over the model's life."""
-    training = jnp.log(costs.training(jnp.exp(x))) + log_D
-    return training if conditions.inference_tokens is None else jnp.logaddexp(
-        training, log_inference(x, costs, conditions))
+    training = size.training + log_D
+    return training if size.inference is None else jnp.logaddexp(training, size.inference)
 
 
-def log_tokens(x, budget, costs, conditions):
-    """ln of the tokens that N = exp(x) parameters may see, of laws without a policy: what the tightest limit leaves."""
-    price, left = jnp.log(costs.training(jnp.exp(x))), jnp.log(budget)
-    if conditions.inference_tokens is not None:
-        share = jnp.exp(log_inference(x, costs, conditions) - left)
+def log_tokens(size, budget, conditions):
+    """ln of the tokens that a model may see, of laws without a policy: what the tightest limit leaves."""
+    left = jnp.log(budget)
+    if size.inference is not None:
+        share = jnp.exp(size.inference - left)
         left = left + jnp.log1p(-jnp.minimum(share, 1 - jnp.finfo(share.dtype).eps))
-    most = [left - price]
+    most = left - size.training
     if conditions.max_tokens is not None:
-        most.append(jnp.log(conditions.max_tokens) + 0 * x)
+        most = jnp.minimum(most, jnp.log(conditions.max_tokens))
     if conditions.seconds is not None:
-        most.append(jnp.log(conditions.rate) + jnp.log(conditions.seconds) - price)
+        seconds = jnp.log(conditions.seconds)
+        most = jnp.minimum(most, jnp.log(conditions.rate) + seconds - size.training)
         if conditions.step is not None:
-            most.append(jnp.log(conditions.seconds) - jnp.log(conditions.step) + jnp.log(conditions.batch) + 0 * x)
-    return jnp.min(jnp.stack(most), axis=0) if len(most) > 1 else most[0]
+            most = jnp.minimum(most, seconds - jnp.log(conditions.step) + jnp.log(conditions.batch))
+    return most
 
 
-def at_loss(law, x, loss, costs, conditions):
-    """ln D, S and B of the run of N = exp(x) parameters to a loss, by the policy: Eq 3.10 of Su et al. 2024."""
-    policy, N = conditions.batch, jnp.exp(x)
-    tokens, critical = law.minimum_tokens(N, loss), law.critical_batch_size(loss)
+def at_loss(law, size, loss, conditions):
+    """ln D, S and B of the run of a model to a loss, by the policy: Eq 3.10 of Su et al. 2024."""
+    policy = conditions.batch
+    tokens, critical = law.minimum_tokens(size.N, loss), law.critical_batch_size(loss)
     if isinstance(policy, InTime):
         S = conditions.seconds / conditions.step + 0 * tokens
         spare = S - tokens / critical
@@ -109,22 +121,21 @@ def at_loss(law, x, loss, costs, conditions):
     if isinstance(policy, Ratio) and conditions.largest_batch is None:
         log_D, B = jnp.log(policy.tokens * tokens), policy.ratio * critical
     else:
-        ratio = policy.ratio if isinstance(policy, Ratio) else (
-            jnp.exp(jnp.log(conditions.rate) + jnp.log(conditions.step) - jnp.log(costs.training(N))) / critical)
-        if conditions.largest_batch is not None:
-            ratio = jnp.minimum(ratio, conditions.largest_batch / critical)
-        log_D, B = jnp.log((1 + ratio) * tokens), ratio * critical
+        B = policy.ratio * critical if isinstance(policy, Ratio) else jnp.exp(
+            jnp.log(conditions.rate) + jnp.log(conditions.step) - size.training)
+        B = B if conditions.largest_batch is None else jnp.minimum(B, conditions.largest_batch)
+        log_D = jnp.log((1 + B / critical) * tokens)
     return log_D, jnp.exp(log_D) / B, B
 
 
-def excesses(x, log_D, S, B, costs, conditions):
+def excesses(size, log_D, S, B, conditions):
     """ln of what a run takes over what it may take, for each limit but the budget: all fall as the loss rises."""
     over = []
     if conditions.max_tokens is not None:
         over.append(log_D - jnp.log(conditions.max_tokens))
     if conditions.seconds is not None:
         seconds = jnp.log(conditions.seconds)
-        over.append(jnp.log(costs.training(jnp.exp(x))) + log_D - jnp.log(conditions.rate) - seconds)
+        over.append(size.training + log_D - jnp.log(conditions.rate) - seconds)
         if isinstance(conditions.batch, InTime):
             if conditions.largest_batch is not None:
                 over.append(jnp.log(B) - jnp.log(conditions.largest_batch))

@@ -13,6 +13,7 @@ from jaxscale.planning.questions import checked_law, positive, question, says_cr
 from jaxscale.units import six_n
 
 POINTS, SLOWEST = 25, 100.0  # of a curve: from the fewest days to a hundred times as many, 1% above the least compute
+COMMON = 0.9  # share of many laws that can be as fast as the curve's first point
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,8 +82,8 @@ def pareto(law_or_fit, *, loss, hardware, days=None, flops_per_token=six_n, infe
       law_or_fit: a law that says its critical batch size, as KaplanNSB; or a Fit or Bootstrap of one.
       loss: the loss to reach, in nats; one number.
       hardware: a `Hardware` with a least_step_time, without which time goes with the compute and there is no trade-off.
-      days: where to lay the curve, a list; from the fewest days possible (of the middle law of many) to a hundred times
-        as many unless given.
+      days: where to lay the curve, a list; from the fewest days possible (for 90% of many laws) to a hundred times as
+        many unless given.
       flops_per_token, inference_tokens, inference_flops_per_token, max_N, max_tokens: as in `plan`.
 
     Raises:
@@ -112,7 +113,7 @@ def pareto(law_or_fit, *, loss, hardware, days=None, flops_per_token=six_n, infe
     fastest = answered(_held(asked, batch=AllDevices())).days
     endless = _held(asked, batch=Ratio(0.0, 1.0), rate=None, step=None, largest_batch=None)
     if days is None:
-        days = np.nanmedian(fastest) * np.geomspace(1, SLOWEST, POINTS)
+        days = np.quantile(fastest[np.isfinite(fastest)], COMMON) * np.geomspace(1, SLOWEST, POINTS)
     curve = answered(_in_days(asked, np.atleast_1d(np.asarray(days)), fastest))
     with jax.enable_x64(True):
         critical = np.asarray(asked.law.critical_batch_size(loss))

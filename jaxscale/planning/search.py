@@ -11,14 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxscale.planning.conditions import (
-    AllDevices,
-    at_loss,
-    excesses,
-    log_compute,
-    log_inference,
-    log_tokens,
-)
+from jaxscale.planning.conditions import AllDevices, at_loss, excesses, log_compute, log_tokens, sized
 from jaxscale.roots import root
 
 BUDGETS = (1e6, 1e35)  # FLOPs
@@ -44,30 +37,30 @@ def run(x, args, inverse):
 def _run(x, args, inverse):
     """The run, ln of its compute, and how far it is beyond each limit: of a run to a loss, all but the budget."""
     law, aim, costs, conditions = args
-    N = jnp.exp(x)
+    size = sized(x, costs, conditions)
     if conditions.by_policy:
-        loss = aim if inverse else _least_loss(x, args)
-        log_D, S, B = at_loss(law, x, loss, costs, conditions)
+        loss = aim if inverse else _least_loss(size, args)
+        log_D, S, B = at_loss(law, size, loss, conditions)
     else:
         B = conditions.batch
         if inverse:
-            ends = (jnp.full_like(N, end) for end in (-5.0, 85.0, 25.0))
-            log_D = root(_above, *ends, (x, args))
+            ends = (jnp.full_like(x, end) for end in (-5.0, 85.0, 25.0))
+            log_D = root(_above, *ends, (x, size, args))
         else:
-            log_D = log_tokens(x, aim, costs, conditions)
-        loss, S = _loss(x, log_D, args), None if B is None else jnp.exp(log_D) / B
-    total = log_compute(x, log_D, costs, conditions)
-    limits = excesses(x, log_D, S, B, costs, conditions)
+            log_D = log_tokens(size, aim, conditions)
+        loss, S = _loss(x, size, log_D, args), None if B is None else jnp.exp(log_D) / B
+    total = log_compute(size, log_D)
+    limits = excesses(size, log_D, S, B, conditions)
     if not inverse:
         limits.append(total - jnp.log(aim))
     spent = jnp.exp(total) if inverse or conditions.limited else aim
-    return Run(spent, N, jnp.exp(log_D), S, B, loss), total, limits
+    return Run(spent, size.N, jnp.exp(log_D), S, B, loss), total, limits
 
 
-def _loss(x, log_D, args):
-    law, _, costs, conditions = args
-    N, D, B = jnp.exp(x), jnp.exp(log_D), conditions.batch
-    C, M = jnp.exp(jnp.log(costs.training(N)) + log_D), jnp.exp(log_D - x)
+def _loss(x, size, log_D, args):
+    law, _, _, conditions = args
+    N, D, B = size.N, jnp.exp(log_D), conditions.batch
+    C, M = jnp.exp(size.training + log_D), jnp.exp(log_D - x)
     quantities = {"N": N, "D": D, "S": None if B is None else D / B, "B": B, "C": C, "M": M,
                   "unique_tokens": conditions.unique_tokens}
     return law(*(quantities[name] for name in law.inputs))
@@ -75,29 +68,33 @@ def _loss(x, log_D, args):
 
 def _above(log_D, args):
     """log of the loss over the one wanted: falls as the tokens rise."""
-    x, (_, wanted, *_) = args
-    return jnp.log(_loss(x, log_D, args[1]) / wanted)
+    x, size, (_, wanted, *_) = args
+    return jnp.log(_loss(x, size, log_D, args[-1]) / wanted)
 
 
-def _least_loss(x, args):
+def _least_loss(size, args):
     """The loss at which the first limit binds, or the first that half the digits can tell from minimum_loss."""
-    law = args[0]
-    least = law.minimum_loss(jnp.exp(x))
+    law, budget, _, conditions = args
+    least = law.minimum_loss(size.N)
     start = jax.lax.stop_gradient(jnp.log(least))
     ends = start + jnp.log(0.5 * _half_the_digits(least)), start + 30, start - 2
-    return least + jnp.exp(root(_tightest, *ends, (x, args)))
+    told = jnp.log(_half_the_digits(least) * least)
+    return least + jnp.exp(root(_tightest, *ends, (law, size, told, jnp.log(budget), conditions)))
+
+
+def _tightest(y, args):
+    """The largest excess of the run to a loss exp(y) above the minimum, or how far y is below what can be told.
+
+    It falls as y rises.
+    """
+    law, size, told, log_budget, conditions = args
+    log_D, S, B = at_loss(law, size, law.minimum_loss(size.N) + jnp.exp(y), conditions)
+    spent = jnp.maximum(log_compute(size, log_D) - log_budget, told - y)
+    return functools.reduce(jnp.maximum, excesses(size, log_D, S, B, conditions), spent)
 
 
 def _half_the_digits(x):
     return 8 * jnp.sqrt(jnp.finfo(x.dtype).eps)
-
-
-def _tightest(y, args):
-    """The largest excess of the run to a loss exp(y) above the minimum: falls as y rises."""
-    x, (law, budget, costs, conditions) = args
-    log_D, S, B = at_loss(law, x, law.minimum_loss(jnp.exp(x)) + jnp.exp(y), costs, conditions)
-    spent = log_compute(x, log_D, costs, conditions) - jnp.log(budget)
-    return functools.reduce(jnp.maximum, excesses(x, log_D, S, B, costs, conditions), spent)
 
 
 def price(x, args, inverse):
@@ -126,7 +123,7 @@ def price(x, args, inverse):
     value, slope, (reached, real, limits) = jax.jvp(of, (x,), (jnp.ones_like(x),), has_aux=True)
     slope = jnp.where(reached, slope, -1.0)  # out of reach: too small a model
     if conditions.inference_tokens is not None and not inverse:
-        left = log_inference(x, costs, conditions) < jnp.log(aim)
+        left = sized(x, costs, conditions).inference < jnp.log(aim)
         real, slope = real & left, jnp.where(left, slope, 1.0)
     if conditions.max_N is not None:
         slope = jnp.where(x < jnp.log(conditions.max_N), slope, 1.0)
