@@ -79,6 +79,8 @@ def question(law_or_fit, aims, inverse, batch="critical", convention="exact", fl
         batch = float(positive(batch, "batch", "tokens per step (or 'critical', or tradeoff(w))", one=True))
     numbers = {name: None if value is None else positive(value, name, LIMITS[name])
                for name, value in numbers.items()}
+    if numbers.get("max_N") is not None and np.any(numbers["max_N"] < 1):
+        raise InputError(f"max_N must be at least one parameter, not {np.min(numbers['max_N']):g}.")
     if hardware is not None and not isinstance(hardware, Hardware):
         raise InputError(f"hardware must be a jsc.Hardware, not {hardware!r}.")
     costs, conditions = terms(law, batch, convention, flops_per_token, inference_flops_per_token, hardware, **numbers)
