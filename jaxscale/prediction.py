@@ -65,8 +65,9 @@ def law_inputs(law, values, names=None):
     wanted = tuple(names.values())
     missing = [name for name in wanted if not runs.has(name)]
     if missing:
+        option = missing[0].replace("_", "-")
         raise InputError(f"{type(law).__name__} is a law of {', '.join(wanted)}, and {missing[0]} is not given and "
-                         f"does not follow from {', '.join(values)}: pass {missing[0]}= (--{missing[0].replace('_', '-')}) too.")
+                         f"does not follow from {', '.join(values)}: pass {missing[0]}= (--{option}) too.")
     selected = runs.select(wanted, wanted[0], ratios=law.ratios)
     for name in values.keys() - set(wanted):
         known = Runs.from_columns(selected.columns)

@@ -71,10 +71,10 @@ class Decisions:
         found = _fields(self)
         found["along"] = {name: value._asdict() if name != "S" else value for name, value in self.along.items()}
         found["schedule"] = {name: getattr(self.schedule, name) for name in ("c", "S", "D", "loss", "B")}
-        for name in ("best", "least", "policies"):
-            found[name] = _fields(found[name])
+        for name, read in (("best", Plan.quantities), ("least", Plan.quantities), ("policies", _fields)):
+            found[name] = read(found[name])
             interval = found.pop(f"{name}_interval")
-            found[name] |= {"interval": [_fields(end) for end in interval]} if interval else {}
+            found[name] |= {"interval": [read(end) for end in interval]} if interval else {}
         return plain(found | {"interval": {"level": LEVEL, "draws": DRAWS}})
 
     def __str__(self):
