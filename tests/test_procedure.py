@@ -2,6 +2,8 @@
 batches; SciPy on the same residuals; the law's own methods, and quantiles of its draws."""
 
 import dataclasses
+import doctest
+import importlib
 
 import jax
 import numpy as np
@@ -217,3 +219,9 @@ def test_a_start_of_ones_own():
     assert found.certificate.starts == jsc.fit(laws.KaplanNSB, runs, objective=jsc.squares()).certificate.starts + 1
     with pytest.raises(jsc.InputError, match="start= must be a KaplanNSB"):
         jsc.fit(laws.KaplanNSB, runs, start=laws.published["hoffmann2022"])
+
+
+@pytest.mark.parametrize("module", ["answers", "checks", "contours", "sizes", "steps", "su2024"])
+def test_examples_in_docstrings(module):
+    failed, tried = doctest.testmod(importlib.import_module(f"jaxscale.recipes.{module}"))
+    assert tried and not failed

@@ -58,7 +58,7 @@ def endless_data(runs, train=None):
     >>> print(jsc.recipes.endless_data(rows).holds)
     False
     """
-    assumed = "endless data"
+    assumed = "relatively infinite data"
     chosen = read_runs(runs)
     if train is None:
         train = next((name for name in TRAINING if name in chosen.columns), None)
@@ -103,6 +103,6 @@ def endless_batch(scan):
     largest = scan.batch.max()
     over = np.array([scan.B_crit.min(), scan.B_crit.max()]) / largest
     ends = low.B_crit.min() / largest, high.B_crit.max() / largest
-    return Check("endless batch", bool(over[1] <= STATIONARY),
+    return Check("relatively infinite batch", bool(over[1] <= STATIONARY),
                  f"at the largest batch, {largest:g}, steps are {over[0]:.1%} to {over[1]:.1%} above S_min (80% "
                  f"interval {ends[0]:.1%} to {ends[1]:.1%}), {STATIONARY:.0%} is allowed")

@@ -136,7 +136,7 @@ def procedure(runs, *, free=(), batch=None, levels=LEVELS, tolerance=STILL, trai
     >>> law = jsc.laws.published["su2024-c4"]
     >>> rows = [{"run": f"{N} {B}", "N": N, "B": B, "S": S, "loss": float(law(N, S, B))}
     ...         for N, B in ((1e6, 1e6), (4e6, 1e6), (1e7, 1e5), (1e7, 1e6), (1e7, 1e7))
-    ...         for S in np.geomspace(1e3, 1e5, 12)]
+    ...         for S in np.geomspace(1e3, 1e5, 36)]
     >>> found = jsc.recipes.procedure(rows)
     >>> print(f"{found.law.alpha_N:.3f} {found.law.alpha_S:.2f} {found.law.alpha_B:.3f}")
     0.076 0.67 0.205
@@ -176,7 +176,7 @@ def procedure(runs, *, free=(), batch=None, levels=LEVELS, tolerance=STILL, trai
     estimates["joint"] = _of_fit(joint)
     checks = ((converged(sizes) if sizes else Check("converged runs", None, "there is no step 1")),
               endless_data(whole, train),
-              (endless_batch(scan) if scan else Check("endless batch", None, "there is no contour scan")))
+              (endless_batch(scan) if scan else Check("relatively infinite batch", None, "there is no contour scan")))
     more = [note for step in (sizes, steps, scan, along) if step for note in step.notes]
     if sizes:
         over = sizes.loss / _least(joint.law, sizes.N) - 1
