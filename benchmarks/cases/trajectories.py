@@ -24,7 +24,7 @@ def tables(rows=None, draws=256, few=4, adam_steps=2000, alone=True, warm=3, say
     """rows: of the simulated table, None for all; few: draws given to peers; alone: the solver without search too."""
     from peers import gradient
 
-    runs = recovery.table(0, 0)
+    runs = recovery.table(0, 0, recovery.LAWS["C4"])
     if rows:
         runs = runs.where(np.isin(np.arange(len(runs)), additive.some(np.arange(len(runs)), rows)))
     arrays = tuple(runs.columns[name] for name in ("N", "S", "B", "loss"))
