@@ -19,7 +19,8 @@ IDENTITIES = (("D", 1.0, ("S", "B")), ("D", 1.0, ("M", "N")), ("C", 6.0, ("N", "
 USUAL = {"N": (1e3, "parameters"), "D": (1e6, "tokens"), "B": (4096, "tokens per step")}
 STEADY = 0.2  # robust sd of ln(whole / product) up to which a column is the same thing counted in another way
 OFF = 3.0  # factor beyond which it is not
-MOST_NATS = 15.0  # a uniform guess among 3 million tokens: a table wholly above it holds perplexities
+MOST_NATS = 15.0  # a uniform guess among 3 million tokens
+SOME = 0.1  # share of rows above it from which on a table holds perplexities
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,10 +136,12 @@ class Runs:
         columns = {name: kept._find(name)[0] for name in needed}
         if read.get("C") == ("N", "D"):
             columns["C"] = 6 * kept.columns["N"] * kept.columns["D"]
-        if output == "loss" and (columns["loss"] > MOST_NATS).all():
-            raise InputError(f"{self._label('loss')} must be in nats per token; all {len(kept)} rows are above "
-                             f"{MOST_NATS:g} (first value {columns['loss'][0]:g}): perplexities? pass "
-                             "unit='perplexity' (--unit perplexity).")
+        above = columns["loss"] > MOST_NATS if output == "loss" else np.zeros(1, bool)
+        if above.mean() > SOME:
+            rows = f"all {len(kept)} rows are" if above.all() else f"{above.sum()} of {len(kept)} rows are"
+            raise InputError(f"{self._label('loss')} must be in nats per token; {rows} above {MOST_NATS:g} (first "
+                             f"value {columns['loss'][above][0]:g}): perplexities? pass unit='perplexity' (--unit "
+                             "perplexity), or leave out what diverged.")
         derived = [f"{name} is worked out from {' and '.join(map(self._label, leaves))}"
                    for name, leaves in read.items() if leaves != (self._key(name),)]
         notes = (*self.notes, *derived, *counted, *kept._remarks(columns, inputs, output))

@@ -2,6 +2,7 @@
 minima of losses written out here, the law of repeated data by hand, and finite differences."""
 
 import doctest
+import re
 
 import jax
 import jax.numpy as jnp
@@ -86,11 +87,13 @@ MAX_D, MAX_N = np.array([*[ALL] * 4, 1e10, ALL, 1e10, ALL]), np.array([*[ALL] * 
 def test_inference_and_caps_in_closed_form():
     """Inference by Lagrange's condition; a cap on tokens or parameters leaves all to the other, both some unspent."""
     limits = {"inference_tokens": T, "max_tokens": MAX_D, "max_N": MAX_N}
-    found = plan(HOFFMANN, compute=1e22, **limits)
+    with pytest.warns(UserWarning, match="max_N and max_tokens leave compute unspent: 0.006 of it is used"):
+        found = plan(HOFFMANN, compute=1e22, **limits)
     used, capped = slice(0, 4), slice(4, None)
     spent = [1e22] * 6 + [6e19, 1e22]
     close(6 * found.N * found.D + 2 * found.N * T, spent)
     close(found.compute, spent)
+    close(found.serving, 2 * found.N * T)
     close(found.loss, hoffmann(found.N, found.D))
     # The slopes of the loss in N and D go as what a parameter and a token cost, 6 D + 2 T and 6 N.
     dN, dD = 0.34 * 406.4 / found.N**1.34, 0.28 * 410.7 / found.D**1.28
@@ -103,6 +106,16 @@ def test_inference_and_caps_in_closed_form():
     back = plan(HOFFMANN, loss=found.loss, **limits)
     close(back.compute, found.compute, 1e-12)
     close(back.N, found.N, 1e-8)
+
+
+def test_more_epochs_buy_nothing():
+    """Far beyond what repeats are worth a fraction of the compute comes within 0.01% of the loss, by the law itself."""
+    with pytest.warns(UserWarning, match="the law has saturated.* within 0.01% of the loss") as said:
+        found = plan(REPEATS, compute=1e25, unique_tokens=1e10)
+    N, D = (float(value) for value in re.search(r"N = (.*?), D = (.*?)\)", str(said[0].message)).groups())
+    with jax.enable_x64(True):
+        assert float(REPEATS(N, D, 1e10)) < found.loss * (1 + 1.1e-4)  # of three digits
+    assert 6 * N * D < 0.5e25
 
 
 def test_inference_at_the_critical_batch():
@@ -127,7 +140,8 @@ def test_inference_at_the_critical_batch():
 def test_days():
     """A run that is bound by its FLOPs spends the rate times the days; one bound by its steps takes so many."""
     hardware = Hardware(64, 1e15, 0.4, largest_batch=1e6, least_step_time=0.5, price=2.0)
-    found = plan(C4, compute=1e22, hardware=hardware, max_days=[1.0, 1e3])
+    with pytest.warns(UserWarning, match="max_days leave compute unspent: 0.22 of it"):
+        found = plan(C4, compute=1e22, hardware=hardware, max_days=[1.0, 1e3])
     rate = 64 * 4e14 * 86400
     close(found.compute, [rate, 1e22], 1e-12)
     close(found.days, [1.0, 1e22 / rate], 1e-12)

@@ -1,7 +1,6 @@
 """Oracles: the constants that noise-free tables were made from, in closed form and in the limit of long runs and large
 batches; SciPy on the same residuals; the law's own methods, and quantiles of its draws."""
 
-import dataclasses
 import doctest
 import importlib
 
@@ -70,7 +69,7 @@ def test_the_joint_fit_is_exact_where_the_steps_are_biased(finite):
     assert not finite.missing
     assert {name for step in ("sizes", "steps", "along") for name in finite.estimates[step]} == set(SIX)
     assert finite.law.alpha_N > finite.sizes.fit.law.alpha_N  # what is not converged looks flatter in N
-    assert finite.checks[0].holds is False and finite.checks[1].holds is None and finite.checks[2].holds
+    assert [check.holds for check in finite.checks] == [False, None, False]
     assert any("cannot carry it" in sentence for sentence in finite.warnings)
     text = str(finite)
     for part in ("1.5e+14 on C4", "6.5e+13 on WebText2", "DOES NOT HOLD", "3-4 contours", "no column of training"):
@@ -110,7 +109,7 @@ def test_final_losses_and_their_slope():
 
 def test_a_floor_of_the_converged_losses():
     with jax.enable_x64(True):
-        rows = [{"N": N, "loss": 1.5 + (1e10 / N) ** 0.3} for N in np.geomspace(1e6, 1e9, 8)]
+        rows = [{"N": N, "loss": 1.5 + (1e10 / N) ** 0.3} for N in np.geomspace(1e7, 1e10, 8)]
     found = recipes.converged_sizes(rows, floor=True)
     assert found.constants == pytest.approx({"N_c": 1e10, "alpha_N": 0.3, "E": 1.5}, rel=1e-6)
 
@@ -126,11 +125,15 @@ def test_test_and_training_loss(growth, holds):
 
 
 def test_the_largest_batch(finite):
-    """By the law steps at B are 1 + B_crit / B times S_min."""
-    scan = finite.scan
-    over = scan.B_crit / scan.batch.max()
-    assert f"{over.min():.1%} to {over.max():.1%}" in finite.checks[2].says
-    assert recipes.endless_batch(dataclasses.replace(scan, batch=1e3 * scan.batch)).holds
+    """By the law steps at B are 1 + B_crit / B times S_min; here of the runs of step 2, at their lowest loss."""
+    scan, loss = finite.scan, table()["loss"].min()
+    for at in (scan.levels[0], scan.levels[-1], loss):
+        assert f"{float(LAW.critical_batch_size(at)) / 1e7:.1%} (" in finite.checks[2].says
+    assert f"at a loss of {loss:.4g}" in finite.checks[2].says
+    assert recipes.endless_batch(scan, 1e9).holds and not recipes.endless_batch(scan, 1e5).holds
+    assert not recipes.endless_batch(scan, 1e7, loss=1.5).holds
+    with pytest.raises(jsc.InputError, match="loss must be a positive number"):
+        recipes.endless_batch(scan, loss=-1.0)
 
 
 def test_what_a_table_lacks():
@@ -205,6 +208,10 @@ def test_what_cannot_be_asked(ask, said):
     (lambda: recipes.along_trajectories(table()[table()["B"] == 1e7], LAW), "at least 2 batch sizes"),
     (lambda: recipes.endless_data(table(), train="losss"), "loss"),
     (lambda: recipes.procedure(table(), free=("A",)), "'A'"),
+    (lambda: recipes.procedure(table(), levels=1), "two or more positive losses"),
+    (lambda: recipes.procedure(table(), tolerance=2), "tolerance must be a share"),
+    (lambda: recipes.procedure(table(), batch=1e9), "largest is 1e"),
+    (lambda: recipes.converged_sizes(table().drop(columns="run")), "rows count as runs of their own"),
 ])
 def test_what_a_step_refuses(call, said):
     with pytest.raises(jsc.InputError, match=said) as error:

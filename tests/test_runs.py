@@ -236,7 +236,9 @@ def test_text_where_numbers_are_needed(whole):
 def test_perplexities_are_asked_about(whole):
     columns = pick(whole, "ND") | {"loss": np.exp(whole["loss"]) + 15}
     assert "perplexities? pass unit='perplexity' (--unit perplexity)" in refused(columns, ("N", "D"))
-    columns["loss"][3] = 14.9  # early training can be high
+    columns["loss"][3] = 14.9
+    assert "11 of 12 rows are above 15" in refused(columns, ("N", "D"))
+    columns["loss"] = np.where(np.arange(12) == 3, 17.0, whole["loss"])  # one diverged
     Runs.from_columns(columns).select(("N", "D"))
     Runs.from_columns(pick(whole, "ND") | {"steps": whole["S"]}).select(("N",), "steps")
 

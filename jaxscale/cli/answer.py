@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 UNITS = {"compute": "FLOPs", "C": "FLOPs", "N": "parameters", "D": "tokens", "S": "steps", "B": "tokens per step",
          "M": "tokens per parameter", "loss": "nats per token", "B_crit": "tokens per step",
-         "epochs": "times the unique tokens", "days": "days", "devices": "devices busy", "money": "for their hours"}
+         "serving": "FLOPs of these, for inference", "epochs": "times the unique tokens", "days": "days",
+         "devices": "devices busy", "money": "for their hours"}
 
 
 @dataclasses.dataclass(frozen=True)

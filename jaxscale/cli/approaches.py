@@ -28,7 +28,8 @@ def approaches(
     question = {"compute": None if compute is None else budget_of(compute), "budgets": _budgets(budgets),
                 "seed": values.whole(seed, "--seed")}
     runs = runs_of(path, None, column, unit, bytes_per_token)
-    runs = shortened(runs, skip_steps, skip_tokens, skip_fraction, thin).select(("N", "D"), drop_bad=drop_bad)
+    runs = shortened(runs, skip_steps, skip_tokens, skip_fraction, thin)
+    runs = runs.select(("N", "D", *(["B"] if "B" in runs.columns else [])), drop_bad=drop_bad)
     from jaxscale.recipes import approaches as compare
 
     found = compare(runs, **question)

@@ -30,7 +30,7 @@ def cost_model(name, context, vocabulary, aspect):
     wanted = ("n_ctx", "n_vocab") if name == "hoffmann" else ("n_ctx",)
     if not set(wanted) <= set(given):
         raise InputError(f"--cost {name} needs --context{' and --vocabulary' * (name == 'hoffmann')} in tokens: "
-                         "--context 4096, say.")
+                         f"--context 4096{' --vocabulary 50257' * (name == 'hoffmann')}, say.")
     return {"flops_per_token": (units.kaplan_cost if name == "kaplan" else units.hoffmann_cost)(**given)}
 
 

@@ -42,7 +42,10 @@ def pareto(
     json: Json = False,
     no_cache: NoCache = False,
 ):
-    """The least compute to a loss against the days that the run takes, for laws that say their critical batch size."""
+    """The least compute to a loss against the days that the run takes, for laws that say their critical batch size.
+
+    It needs --loss, and the hardware by --devices, --flops, --utilisation and --least-step-time.
+    """
     import numpy as np
 
     from jaxscale.files import plain

@@ -103,8 +103,9 @@ def planned(subject, **question):
             if ends and name not in question:
                 line += f"  {form(name, getattr(ends[0], name), i)} to {form(name, getattr(ends[1], name), i)}"
             lines.append(line.rstrip())
-        lines.append(f"Up to {EXTRA:.0%} more compute for the same loss: {form('N', low.N, i)} to "
-                     f"{form('N', high.N, i)} parameters.")
+        if np.ravel(high.N)[i] > np.ravel(low.N)[i] * (1 + 1e-3):  # not where a limit binds
+            lines.append(f"Up to {EXTRA:.0%} more compute for the same loss: {form('N', low.N, i)} to "
+                         f"{form('N', high.N, i)} parameters.")
         blocks.append("\n".join(lines))
     if ends:
         blocks.append(f"The intervals hold {LEVEL:.0%} of the plans of {DRAWS} laws drawn from the fit's covariance.")

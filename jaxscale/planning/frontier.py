@@ -105,8 +105,9 @@ def pareto(law_or_fit, *, loss, hardware, days=None, flops_per_token=six_n, infe
         raise InputError(f"{type(law).__name__} has no critical batch size, so it does not say how a larger batch "
                          "saves time: use a laws.KaplanNSB.")
     if not isinstance(hardware, Hardware) or not hardware.least_step_time:
-        raise InputError("a trade-off of time against compute needs hardware=, a jsc.Hardware with a least_step_time: "
-                         "without one all devices help any run, and time goes with the compute.")
+        raise InputError("a trade-off of time against compute needs hardware=, a jsc.Hardware with a least_step_time "
+                         "(--devices, --flops, --utilisation, --least-step-time): without one all devices help any "
+                         "run, and time goes with the compute.")
     asked = question(law, loss, True, flops_per_token=flops_per_token, hardware=hardware,
                      inference_flops_per_token=inference_flops_per_token, inference_tokens=inference_tokens,
                      max_N=max_N, max_tokens=max_tokens)

@@ -14,18 +14,22 @@ from jaxscale.planning.search import BUDGETS, solve, solve_flat
 from jaxscale.prediction import outside
 from jaxscale.units import six_n
 
-UNITS = {"compute": "FLOPs", "N": "parameters", "D": "tokens", "S": "steps", "B": "tokens per step",
-         "loss": "nats per token", "epochs": "times the unique tokens", "days": "days", "devices": "devices busy",
-         "money": "for their hours"}
+UNITS = {"compute": "FLOPs", "serving": "FLOPs of these, for inference", "N": "parameters", "D": "tokens", "S": "steps",
+         "B": "tokens per step", "loss": "nats per token", "epochs": "times the unique tokens", "days": "days",
+         "devices": "devices busy", "money": "for their hours"}
+
+
+SPENT = 0.99  # share of a compute below which limits are said to leave some
+NEAR = 1e-4  # share of the loss that hardly matters
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
     """What to train: NumPy float64 numbers, or arrays [budgets], [laws] or [laws, budgets].
 
-    What does not apply is None: S and B where the law knows no batch and none was given, epochs without unique tokens,
-    days and devices without hardware, money without its price. Where one law of many has no optimum: NaN; where it
-    cannot reach the loss asked for, compute, N, D and S are infinite.
+    What does not apply is None: S and B where the law knows no batch and none was given, serving without inference
+    tokens, epochs without unique tokens, days and devices without hardware, money without its price. Where one law of
+    many has no optimum: NaN; where it cannot reach the loss asked for, compute, N, D and S are infinite.
     """
 
     compute: np.ndarray  # FLOPs, those of inference too if asked for
@@ -39,7 +43,8 @@ class Plan:
     days: np.ndarray | None = None  # of training
     devices: np.ndarray | None = None  # that are busy
     money: np.ndarray | None = None  # for the hours of those
-    asked: Question | None = dataclasses.field(default=None, repr=False)
+    serving: np.ndarray | None = None  # FLOPs of the compute that are of inference
+    asked: Question | None = None
 
     def interval(self, level=0.8):
         """The lower and the upper ends, as two plans: percentiles over the laws, each quantity by itself.
@@ -114,6 +119,8 @@ class Plan:
                 lines.append(f"{name:8}{shown} {UNITS[name]}")
         return "\n".join(lines)
 
+    __repr__ = __str__
+
 
 def quantile(x, q):
     """A quantile over the first axis, NaN left out, infinity the largest of all numbers."""
@@ -149,7 +156,8 @@ def plan(law_or_fit, *, compute=None, loss=None, batch="critical", convention="e
       max_N, max_tokens, max_days: limits of N, D and the time of training by the hardware.
       hardware: a `Hardware`: the plan then says days, devices and money, and holds B to the largest batch.
 
-    The aims and the numbers from inference_tokens to max_days may be arrays that broadcast.
+    The aims and the numbers from inference_tokens to max_days may be arrays that broadcast. A warning says where limits
+    leave a compute unspent, and where much less of it would have come as near.
 
     Returns:
       A Plan in the shape of `compute` or `loss`, after the axis of laws where there is one.
@@ -171,15 +179,47 @@ def plan(law_or_fit, *, compute=None, loss=None, batch="critical", convention="e
     if inverse == (loss is None):
         raise InputError(f"plan needs one of compute= and loss=, not {'neither' if inverse else 'both'}.")
     aims = positive(loss, "loss", "nats") if inverse else check_compute(compute)
-    found = answered(question(
-        law_or_fit, aims, inverse, batch, convention, flops_per_token, inference_flops_per_token, hardware,
-        inference_tokens=inference_tokens, unique_tokens=unique_tokens, max_N=max_N, max_tokens=max_tokens,
-        max_days=max_days))
+    numbers = {"inference_tokens": inference_tokens, "unique_tokens": unique_tokens, "max_N": max_N,
+               "max_tokens": max_tokens, "max_days": max_days}
+
+    def ask(aims, inverse):
+        return answered(question(law_or_fit, aims, inverse, batch, convention, flops_per_token,
+                                 inference_flops_per_token, hardware, **numbers))
+
+    found = ask(aims, inverse)
+    if not inverse and found.laws is None:
+        for sentence in (_unspent(found, numbers), _saturated(found, ask)):
+            if sentence:
+                warnings.warn(sentence, stacklevel=2)
     ranges = getattr(law_or_fit, "facts", {}).get("ranges", {})
     columns = {name: x for name, x in found.quantities().items() if name in ("N", "D", "S", "B") and x is not None}
     for sentence in outside(ranges, columns):
         warnings.warn(f"{sentence}: this is an extrapolation.", stacklevel=2)
     return found
+
+
+def _unspent(found, numbers):
+    """A sentence where limits leave some of a compute unspent."""
+    share = np.min(found.compute / found.asked.aims)
+    if not share < SPENT:
+        return None
+    most = {"max_N": found.N, "max_tokens": found.D, "max_days": found.days}
+    binding = [name for name, value in most.items()
+               if numbers[name] is not None and np.any(value > (1 - 1e-6) * np.asarray(numbers[name]))]
+    return f"{' and '.join(binding) or 'the limits'} leave compute unspent: {share:.2g} of it is used."
+
+
+def _saturated(found, ask):
+    """A sentence where a law of repeated data has little more to give."""
+    if found.asked.conditions.unique_tokens is None:
+        return None
+    near = ask(found.loss * (1 + NEAR), True)
+    if not np.any(near.compute < 0.5 * found.compute):
+        return None
+    least = np.argmin(near.compute / found.compute)
+    compute, N, D = (np.ravel(x)[least] for x in (near.compute, near.N, near.D))
+    return (f"the law has saturated, more epochs buy nothing: {compute:.3g} FLOPs (N = {N:.3g}, D = {D:.3g}) come "
+            f"within {NEAR:.2%} of the loss {np.ravel(found.loss)[least]:.4f}.")
 
 
 def answered(asked):
@@ -204,6 +244,8 @@ def told(asked, found):
     with np.errstate(all="ignore"):
         if asked.conditions.unique_tokens is not None:
             more["epochs"] = D / asked.conditions.unique_tokens
+        if asked.conditions.inference_tokens is not None:
+            more["serving"] = training_flops(asked.costs.inference, N) * asked.conditions.inference_tokens
         if asked.hardware is not None:
             training, steps = training_flops(asked.costs.training, N) * D, 0.0 if S is None else S
             more |= {"days": asked.hardware.days(training, steps), "devices": asked.hardware.busy(training, steps),

@@ -88,7 +88,7 @@ def question(law_or_fit, aims, inverse, batch="critical", convention="exact", fl
         raise InputError("convention='printed' is for laws without a floor, and E is not 0 here: use 'exact'.")
     if hardware is not None and hardware.least_step_time and conditions.batch is None:
         raise InputError(f"{type(law).__name__} knows no steps, and hardware's least_step_time is of steps: give "
-                         "batch= in tokens per step, 1e6 say.")
+                         "batch= in tokens per step (--batch), 1e6 say.")
     if hardware is not None and conditions.largest_batch is not None and isinstance(batch, float):
         if batch > conditions.largest_batch:
             raise InputError(f"batch={batch:g} is more than the hardware's largest_batch, {hardware.largest_batch:g}.")
@@ -112,10 +112,11 @@ def terms(law, batch="critical", convention="exact", flops_per_token=six_n, infe
     inference = Partial(_forward, training) if inference_flops_per_token is None else as_pytree(
         inference_flops_per_token)
     if max_days is not None and hardware is None:
-        raise InputError("max_days needs hardware=, a jsc.Hardware that says how fast a run is.")
+        raise InputError("max_days needs hardware=, a jsc.Hardware that says how fast a run is (--devices, --flops, "
+                         "--utilisation).")
     if "unique_tokens" in law.inputs and unique_tokens is None:
         raise InputError(f"{type(law).__name__} reads unique_tokens, how many tokens there are before any is repeated: "
-                         "give unique_tokens=.")
+                         "give unique_tokens= (--unique-tokens).")
     if unique_tokens is not None and "unique_tokens" not in law.inputs:
         raise InputError(f"{type(law).__name__} does not say what repeated tokens are worth, so unique_tokens is of no "
                          "use: plan a laws.DataConstrained, or give max_tokens= for no repeats.")
@@ -215,8 +216,8 @@ def _policy(law, batch, convention, plain, free):
         return InTime()
     if batch is None and "B" in law.inputs:
         raise InputError("batch=None leaves the batch free, which has no finite optimum (B to 0, S to infinity) "
-                         "without max_days= and hardware= with a least_step_time: give 'critical', tradeoff(w) or "
-                         "tokens per step.")
+                         "without max_days= and hardware= with a least_step_time (--max-days, --least-step-time): "
+                         "give 'critical', tradeoff(w) or tokens per step.")
     if batch is None or critical or isinstance(batch, Tradeoff):
         if not tells:
             raise InputError(f"{name} has no critical batch size: give batch= in tokens per step, 1e6 say.")

@@ -133,7 +133,7 @@ def decisions(law_or_fit, compute, N=None, loss=None, B=None):
     >>> from jaxscale import laws, recipes
     >>> found = recipes.decisions(laws.published["su2024-c4"], compute=1e21, N=1e9, loss=2.6)
     >>> print(f"{found.minimum_steps.value:.3g} steps, {found.minimum_tokens.value:.3g} tokens")
-    7.77e+04 steps, 1.25e+11 tokens
+    5.72e+04 steps, 9.19e+10 tokens
     """
     law = getattr(law_or_fit, "law", law_or_fit)
     if not isinstance(law, KaplanNSB) or np.ndim(law.N_c):

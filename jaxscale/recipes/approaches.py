@@ -50,6 +50,7 @@ class Approaches:
         envelope, profile, parabola, fit: the approaches by themselves, None where there is none.
         bias: what the parabola makes of approach 3's law on the table's own budgets, `isoflop.Bias`; bias_interval: the
             ends of its exponent and of its size over laws drawn from that fit.
+        caution: why the approaches do not suit the table, None where nothing speaks against them.
         notes: what a reader should know.
     """
 
@@ -61,6 +62,7 @@ class Approaches:
     fit: Fit | None
     bias: Bias | None
     bias_interval: tuple | None
+    caution: str | None
     notes: tuple[str, ...]
 
     def __str__(self):
@@ -82,7 +84,8 @@ class Approaches:
                       f"(exponent {low:+.4f} to {high:+.4f}, N {smallest - 1:+.1%} to {largest - 1:+.1%}, over laws "
                       "drawn from its errors)"]
         reasons = dict.fromkeys(found.reason for found in self.answers if found.reason)
-        return "\n".join([*lines, *([""] if reasons else []), *reasons])
+        lines += ["", "The losses are approach 3's law at each run."] if self.fit else []
+        return "\n".join([*lines, *([""] if reasons else []), *reasons, *(["", self.caution] if self.caution else [])])
 
 
 def _cell(value, width, form):
@@ -118,7 +121,8 @@ def approaches(runs, compute=None, budgets=None, fitted=None, seed=0):
       ...         for C in np.geomspace(1e18, 1e21, 5) for N in np.sqrt(C / 120) * np.geomspace(0.1, 10, 7)]
       >>> print(jsc.recipes.approaches(rows, compute=1e23))  # doctest: +SKIP
     """
-    chosen = read_runs(runs).select(("N", "D"))
+    whole = read_runs(runs)
+    chosen, mixed = whole.select(("N", "D")), _batches(whole)
     N, D, loss = (chosen.columns[name] for name in ("N", "D", "loss"))
     most = float((6 * N * D).max())
     if np.ndim(compute):
@@ -145,10 +149,24 @@ def approaches(runs, compute=None, budgets=None, fitted=None, seed=0):
                _at("20 tokens per parameter", 0.5, np.nan, np.sqrt(compute / (6 * FOLK)), compute, law)]
     bias = None if law is None or parabola is None else parabola.bias(law.law, compute)
     notes = dict.fromkeys(note for found in (chosen, curves, profile, parabola) if found for note in found.notes)
+    if mixed:
+        notes[mixed] = None
     if compute > 1.01 * most:
         notes[f"the compute is {compute / most:.3g} times the table's largest: this is an extrapolation"] = None
     return Approaches(compute, tuple(answers), curves, profile, parabola, law, bias,
-                      bias and _bias_interval(law, parabola, compute), tuple(notes))
+                      bias and _bias_interval(law, parabola, compute), mixed, tuple(notes))
+
+
+def _batches(runs):
+    """A caution where models of one size were trained at several batch sizes, None elsewhere."""
+    if "B" not in runs.columns or "N" not in runs.columns:
+        return None
+    pairs = np.unique(np.stack([runs.columns["N"], runs.columns["B"]]), axis=1)
+    if len(np.unique(pairs[0])) == pairs.shape[1]:
+        return None
+    low, high = pairs[1].min(), pairs[1].max()
+    return (f"caution: the table mixes batch sizes, {low:g} to {high:g} tokens, which move the loss at equal N "
+            "and D: to the three approaches that is noise; take one of them, or fit L(N, S, B) by recipe")
 
 
 def _or_reason(make):

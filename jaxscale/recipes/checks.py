@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from jaxscale.errors import InputError
 from jaxscale.tables import read_runs
+from jaxscale.uncertainty import ends
 
 APART = 0.005  # of the loss, that test may leave training behind by for each doubling of the steps
 STATIONARY = 0.05  # steps at the largest batch over S_min, less one
@@ -86,23 +88,40 @@ def endless_data(runs, train=None):
     return Check(assumed, None if abs(mean - APART) < 2 * error else mean < APART, says)
 
 
-def endless_batch(scan):
+def endless_batch(scan, batch=None, loss=None):
     """Whether a larger batch than the largest would save steps no more -> `Check`.
 
-    By the line through the levels of a `contour_scan`, steps at the largest batch are 1 + B_crit / B times S_min; the
-    curves are stationary in B where that is within 5%.
+    At batch B steps are 1 + B_crit(L) / B times S_min (Su et al. 2024, Eq 3.10); curves are stationary in B where that
+    is within 5%. B_crit is that of a `contour_scan`, and so of its model's runs, at its levels and, by the law through
+    them, at a `loss` that the large batch was trained to.
+
+    Args:
+        scan: what `contour_scan` found. batch: tokens, by default its largest.
+        loss: the lowest loss of the runs of that batch, by default that of the lowest level.
+
+    Raises:
+        InputError: for a batch or a loss that is not positive.
 
     >>> import jaxscale as jsc, numpy as np
     >>> law = jsc.laws.published["su2024-c4"]
     >>> rows = [{"run": B, "N": 1e7, "B": B, "S": S, "loss": float(law(1e7, S, B))}
-    ...         for B in (1e5, 4e5, 2e6, 1e7) for S in np.geomspace(2e3, 2e5, 40)]
+    ...         for B in (1e4, 1e5, 5e5, 2e6) for S in np.geomspace(2e3, 2e5, 40)]
     >>> print(jsc.recipes.endless_batch(jsc.recipes.contour_scan(rows)).holds)
     False
     """
-    low, high = scan.interval(0.8)
-    largest = scan.batch.max()
-    over = np.array([scan.B_crit.min(), scan.B_crit.max()]) / largest
-    ends = low.B_crit.min() / largest, high.B_crit.max() / largest
-    return Check("relatively infinite batch", bool(over[1] <= STATIONARY),
-                 f"at the largest batch, {largest:g}, steps are {over[0]:.1%} to {over[1]:.1%} above S_min (80% "
-                 f"interval {ends[0]:.1%} to {ends[1]:.1%}), {STATIONARY:.0%} is allowed")
+    for name, value in (("batch", batch), ("loss", loss)):
+        if value is not None and not (isinstance(value, int | float | np.number) and 0 < value < np.inf):
+            raise InputError(f"{name} must be a positive number, not {value!r}.")
+    batch = scan.batch.max() if batch is None else batch
+    drawn = scan.bootstrap()
+    losses = [scan.levels[0], scan.levels[-1]]
+    critical = [[scan.B_crit[i], *np.quantile(drawn.B_crit[:, i], ends(0.8))] for i in (0, -1)]
+    if loss is not None and loss < scan.levels[-1]:
+        losses.append(loss)
+        lower = drawn.law.B_star / loss ** (1 / drawn.law.alpha_B)
+        critical.append([scan.law.B_star / loss ** (1 / scan.law.alpha_B), *np.quantile(lower, ends(0.8))])
+    over = [f"{value / batch:.1%} ({low / batch:.1%} to {high / batch:.1%}) at a loss of {at:.4g}"
+            for at, (value, low, high) in zip(losses, critical, strict=True)]
+    return Check("relatively infinite batch", bool(max(value for value, *_ in critical) <= STATIONARY * batch),
+                 f"at B = {batch:g} steps are above S_min by {', '.join(over)} by the contours (80% intervals), "
+                 f"{STATIONARY:.0%} is allowed")

@@ -139,8 +139,8 @@ def contour_scan(runs, levels=LEVELS):
     batch, curves = _curves(chosen.run, S, B, loss)
     if not len(batch):
         raise InputError("a contour scan wants the trajectories of runs, three rows of one batch size or more each; no "
-                         "run of the table has so many: name the column of run ids run, or pass "
-                         "jaxscale.read_runs(table, run=...).")
+                         "run of the table has so many: give the losses along each run, and name the column of run ids "
+                         "with run= (--column run=...).")
     if len(np.unique(batch)) < 3:
         sizes = ", ".join(f"{value:g}" for value in np.unique(batch))
         raise InputError(f"a contour scan wants trajectories of at least 3 batch sizes B, the table has {sizes}: "
@@ -186,7 +186,8 @@ def _steps_to(levels, curve):
     return np.exp(PchipInterpolator(*curve, extrapolate=False)(np.log(levels)))
 
 
-def _levels(levels, batch, curves):
+def check_levels(levels):
+    """`levels` as losses, falling, or as how many. Raises InputError for what is neither."""
     try:
         asked = np.unique(np.asarray(levels, np.float64))[::-1]
     except (TypeError, ValueError):
@@ -194,7 +195,12 @@ def _levels(levels, batch, curves):
     if not (np.all(asked > 0) and (len(asked) >= 2 if np.ndim(levels) else asked[0] >= 2 and asked[0] % 1 == 0)):
         raise InputError(f"levels= must be two or more positive losses, or how many to choose, not {levels!r}: a law "
                          "of the critical batch size takes two.")
-    if np.ndim(levels):
+    return asked if np.ndim(levels) else int(asked[0])
+
+
+def _levels(levels, batch, curves):
+    asked = check_levels(levels)
+    if np.ndim(asked):
         return asked
     ends = np.array([curve[0][[0, -1]] for curve in curves])
     sizes = np.unique(batch)
@@ -204,7 +210,7 @@ def _levels(levels, batch, curves):
     if low is None:
         raise InputError(f"a contour scan wants losses over a range of {SPAN:.0%} or more that at least 3 batch sizes "
                          "pass through, and there is none: pass levels=, or longer runs.")
-    return np.exp(np.linspace(high, low, int(levels) + 2)[1:-1])
+    return np.exp(np.linspace(high, low, asked + 2)[1:-1])
 
 
 def _passed(low, high, count):

@@ -72,7 +72,7 @@ def optimal_mix(table, domains, *, by=None, losses=None, weights=None, law=mixin
     Args:
         table: a table of runs, as `read_runs` takes, with the ratios in columns r_<domain>, from 0 to 1, of sum 1.
         domains: their names, in the order that the ratios come back.
-        by, losses: the evaluation sets, as in `sources`.
+        by, losses: the evaluation sets, as in `sources`; without either the column loss is the only one.
         weights: evaluation set -> its weight in the sum; all alike, of sum 1, if not given.
         law: `laws.mixing` or `laws.scaled_mixing`.
         at: N and D, where the law reads them; the largest in the table if not given. The mix does not depend on them.
@@ -95,6 +95,7 @@ def optimal_mix(table, domains, *, by=None, losses=None, weights=None, law=mixin
     """
     domains = tuple(domains)
     Law = law(domains)
+    losses = {"loss": "loss"} if by is None and losses is None else losses
     names, fits, drawn, notes = fit_sources(table, Law, by, losses, draws, seed, question)
     weights = _weights(names, weights)
     task = fits.fits[0].task

@@ -79,11 +79,14 @@ def converged_sizes(runs, tolerance=STILL, floor=False):
     >>> print(found.converged.all(), round(found.fit.law.alpha_N, 3))
     True 0.076
     """
-    if not (np.isscalar(tolerance) and 0 < tolerance < 1):
-        raise InputError(f"tolerance must be a share of the loss between 0 and 1, not {tolerance!r}: 0.01, say.")
+    check_tolerance(tolerance)
     chosen = read_runs(runs)
     progress = next((name for name in ("S", "D") if chosen.has(name)), None)
     chosen = chosen.select(("N", *([progress] if progress else [])))
+    alone = len(np.unique(chosen.run)) == len(chosen)
+    if alone and "S" in chosen.columns and len(chosen) > 3 * len(np.unique(chosen.columns["N"])):
+        raise InputError(f"final losses are those of whole runs, and all {len(chosen)} rows count as runs of their "
+                         "own: name the column of run ids with run= (--column run=...), or give the last row of each.")
     ends = [_end(chosen, np.flatnonzero(chosen.run == code), progress) for code in np.unique(chosen.run)]
     N, loss, fall = np.array(ends).T
     still = ~(fall >= tolerance)  # one row shows no slope
@@ -100,6 +103,12 @@ def converged_sizes(runs, tolerance=STILL, floor=False):
     if len(np.unique(N)) < SIZES:
         notes.append(f"{len(np.unique(N))} sizes: Su et al. call {SIZES} enough")
     return ConvergedSizes(N[used], loss[used], fall[used], still[used], float(tolerance), found, tuple(notes))
+
+
+def check_tolerance(tolerance):
+    """Raise InputError for a tolerance that is no share of the loss."""
+    if not (np.isscalar(tolerance) and 0 < tolerance < 1):
+        raise InputError(f"tolerance must be a share of the loss between 0 and 1, not {tolerance!r}: 0.01, say.")
 
 
 def _end(runs, rows, progress):

@@ -90,12 +90,7 @@ def large_batch_steps(runs, sizes, batch=None):
     """
     known = _constants(sizes)
     chosen = read_runs(runs).select(("N", "S", "B"))
-    B = chosen.columns["B"]
-    batch = LARGE * float(B.max()) if batch is None else batch
-    if not (np.isscalar(batch) and np.any(B >= batch)):
-        raise InputError(f"batch must be tokens per step that some run of the table has, whose largest is {B.max():g}, "
-                         f"not {batch!r}.")
-    curves = chosen.where(B >= batch)
+    batch, curves = large(chosen, batch)
     notes = []
     if curves.run.max() == 0:
         curves = _in_stretches(curves)
@@ -108,6 +103,16 @@ def large_batch_steps(runs, sizes, batch=None):
                      "converged runs then")
     found = fit(KaplanNS, curves, fix=known, objective=squares(), weights="run")
     return LargeBatchSteps(batch, np.unique(curves.columns["N"]), found, tuple(notes))
+
+
+def large(runs, batch=None):
+    """The least batch that counts as large, and the rows of such a batch."""
+    B = runs.columns["B"]
+    batch = LARGE * float(B.max()) if batch is None else batch
+    if not (np.isscalar(batch) and np.any(B >= batch)):
+        raise InputError(f"batch must be tokens per step that some run of the table has, whose largest is {B.max():g}, "
+                         f"not {batch!r}.")
+    return batch, runs.where(B >= batch)
 
 
 def along_trajectories(runs, steps):

@@ -11,9 +11,9 @@ from jaxscale.fitting import Fit, fit
 from jaxscale.laws import KaplanNS, KaplanNSB, published
 from jaxscale.objectives import squares
 from jaxscale.recipes.checks import Check, converged, endless_batch, endless_data
-from jaxscale.recipes.contours import LEVELS, ContourScan, contour_scan
-from jaxscale.recipes.sizes import STILL, ConvergedSizes, converged_sizes
-from jaxscale.recipes.steps import AlongTrajectories, LargeBatchSteps, along_trajectories, large_batch_steps
+from jaxscale.recipes.contours import LEVELS, ContourScan, check_levels, contour_scan
+from jaxscale.recipes.sizes import STILL, ConvergedSizes, check_tolerance, converged_sizes
+from jaxscale.recipes.steps import AlongTrajectories, LargeBatchSteps, along_trajectories, large, large_batch_steps
 from jaxscale.tables import read_runs
 
 CONSTANTS = ("N_c", "alpha_N", "S_c", "alpha_S", "B_star", "alpha_B", "E")
@@ -112,8 +112,8 @@ class Procedure:
         return "\n".join([*lines, "", str(self.joint)])
 
 
-def procedure(runs, *, free=(), batch=None, levels=LEVELS, tolerance=STILL, train=None, objective=None, weights="run",
-              seed=0, drop_bad=False, progress=None):
+def procedure(runs, *, free=(), fix=None, batch=None, levels=LEVELS, tolerance=STILL, train=None, objective=None,
+              weights="run", seed=0, drop_bad=False, progress=None):
     """Every step of Su et al. 2024 on one table, and the joint fit started from them -> `Procedure`.
 
     1 `converged_sizes`, 2 `large_batch_steps`, 3-4 `contour_scan` of the size that has most batch sizes, 5
@@ -124,7 +124,7 @@ def procedure(runs, *, free=(), batch=None, levels=LEVELS, tolerance=STILL, trai
     Args:
         runs: a table of runs, as `read_runs` takes: N, S, B, loss and a run column. Drop the warm-up before.
         drop_bad: leave unusable rows out, listed, instead of refusing the table.
-        free: ("E",) to fit a floor too.
+        free, fix: of the joint fit: ("E",) to fit a floor too, {"alpha_B": 0.205} to hold a constant.
         batch, levels, tolerance, train: of the steps 2, 3, 1, and of the check of endless data.
         objective, weights: of the joint fit, by default least squares of the log, every run counting the same.
         seed: of the resampling of runs. progress: as in `fit`.
@@ -141,8 +141,11 @@ def procedure(runs, *, free=(), batch=None, levels=LEVELS, tolerance=STILL, trai
     >>> print(f"{found.law.alpha_N:.3f} {found.law.alpha_S:.2f} {found.law.alpha_B:.3f}")
     0.076 0.67 0.205
     """
+    check_tolerance(tolerance)
+    check_levels(levels)
     whole, missing = read_runs(runs), {}
     chosen = whole.select(tuple(name for name in ("N", "S", "B") if whole.has(name)), drop_bad=drop_bad)
+    rows = large(chosen, batch)[1] if "B" in chosen.columns else None
 
     def attempt(step, make):
         try:
@@ -172,11 +175,13 @@ def procedure(runs, *, free=(), batch=None, levels=LEVELS, tolerance=STILL, trai
                              "alpha_B": (scan.law.alpha_B, float(np.std(slope)) * abs(scan.law.alpha_B))}
     if along:
         estimates["along"] = _of_fit(along.fit)
-    joint, notes = _joint(chosen, free, _start(sizes, steps, scan, along), objective, weights, seed, progress)
+    joint, notes = _joint(chosen, free, dict(fix or {}), _start(sizes, steps, scan, along), objective, weights, seed,
+                          progress)
     estimates["joint"] = _of_fit(joint)
-    checks = ((converged(sizes) if sizes else Check("converged runs", None, "there is no step 1")),
+    checks = (converged(sizes) if sizes else Check("converged runs", None, "there is no step 1"),
               endless_data(whole, train),
-              (endless_batch(scan) if scan else Check("relatively infinite batch", None, "there is no contour scan")))
+              endless_batch(scan, rows.columns["B"].min(), rows.columns["loss"].min()) if scan else
+              Check("relatively infinite batch", None, "there is no contour scan"))
     more = [note for step in (sizes, steps, scan, along) if step for note in step.notes]
     if sizes:
         over = sizes.loss / _least(joint.law, sizes.N) - 1
@@ -213,17 +218,17 @@ def _start(sizes, steps, scan, along):
                      alpha_B=batch.alpha_B)
 
 
-def _joint(runs, free, start, objective, weights, seed, progress):
+def _joint(runs, free, fix, start, objective, weights, seed, progress):
     """The fit of all rows that the table can carry, and notes on what it had to leave."""
     several = {name: runs.has(name) and len(np.unique(runs.select((name,), drop_bad=True).columns[name])) > 1
                for name in ("N", "B")}
-    Law, notes, fix = KaplanNSB, [], {}
+    Law, notes = KaplanNSB, []
     if not several["B"]:
         Law, start = KaplanNS, None
         notes.append("one batch size, so the joint fit is of L(N, S): nothing is known of B, and S_c is that of this "
                      "batch")
-    if not several["N"]:
-        fix = {"alpha_N": USUAL_ALPHA_N}
+    if not several["N"] and "alpha_N" not in fix:
+        fix["alpha_N"] = USUAL_ALPHA_N
         notes.append(f"one size, so alpha_N is held at the published {USUAL_ALPHA_N}: nothing is known of other sizes")
     found = fit(Law, runs, free=free, fix=fix, start=start, objective=squares() if objective is None else objective,
                 weights=weights, seed=seed, progress=progress)
