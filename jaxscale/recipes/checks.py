@@ -120,8 +120,12 @@ def endless_batch(scan, batch=None, loss=None):
         losses.append(loss)
         lower = drawn.law.B_star / loss ** (1 / drawn.law.alpha_B)
         critical.append([scan.law.B_star / loss ** (1 / scan.law.alpha_B), *np.quantile(lower, ends(0.8))])
-    over = [f"{value / batch:.1%} ({low / batch:.1%} to {high / batch:.1%}) at a loss of {at:.4g}"
-            for at, (value, low, high) in zip(losses, critical, strict=True)]
+    over = ["{} ({} to {}) at a loss of {:.4g}".format(*(_share(value / batch) for value in found), at)
+            for at, found in zip(losses, critical, strict=True)]
     return Check("relatively infinite batch", bool(max(value for value, *_ in critical) <= STATIONARY * batch),
                  f"at B = {batch:g} steps are above S_min by {', '.join(over)} by the contours (80% intervals), "
                  f"{STATIONARY:.0%} is allowed")
+
+
+def _share(x):
+    return f"{x:.1%}" if x < 10 else f"{x:.2g} times"
