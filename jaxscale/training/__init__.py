@@ -1,5 +1,20 @@
-"""Inside training code: gradient noise scales, as pure functions."""
+"""Inside training code: gradient noise scales and batch sizes, as pure functions."""
 
-from jaxscale.training.gradients import Noise, curvature_noise, gauss_newton_product, gradient_noise, hessian_product
+from jaxscale.training.accumulation import MicroBatches, device_noise
+from jaxscale.training.averages import NoiseAverage
+from jaxscale.training.gradients import (
+    Noise,
+    curvature_noise,
+    gauss_newton_product,
+    gradient_noise,
+    hessian_product,
+    layer_names,
+    noise_of_norms,
+    squared_norm,
+)
+from jaxscale.training.improvement import Step, best_step
+from jaxscale.training.transforms import Tracked, noise_average, track_micro_batches, track_noise
 
-__all__ = ["Noise", "curvature_noise", "gauss_newton_product", "gradient_noise", "hessian_product"]
+__all__ = ["MicroBatches", "Noise", "NoiseAverage", "Step", "Tracked", "best_step", "curvature_noise", "device_noise",
+           "gauss_newton_product", "gradient_noise", "hessian_product", "layer_names", "noise_average",
+           "noise_of_norms", "squared_norm", "track_micro_batches", "track_noise"]

@@ -1,4 +1,8 @@
-"""Gradient noise scales, measured where a model trains: plain functions of the gradients of micro-batches."""
+"""Gradient noise scales, measured where a model trains: plain functions of the gradients of micro-batches.
+
+All of them take gradients of losses averaged over micro-batches of equal size: of gradient accumulation, of devices, or
+single examples (`jax.vmap` of `jax.grad`; `batch` is then the tokens of one). Norms are summed in float32 at least.
+"""
 
 from typing import NamedTuple
 
@@ -10,6 +14,8 @@ from jaxscale.errors import InputError
 
 class Noise(NamedTuple):
     """A signal and a noise estimated from micro-batches: the scale is the batch size at which they are equal.
+
+    Numbers, or arrays [1 + layers] where a `depth` was asked for: the whole first, then as in `layer_names`.
 
     Attributes:
         signal: |G|^2 (`gradient_noise`) or G^T H G (`curvature_noise`), unbiased, so it can be negative.
@@ -34,18 +40,68 @@ def _count(gradients):
     return counts.pop()[0]
 
 
+def _wide(leaf):
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+
 def _inner(left, right):
-    """Inner product of two pytrees."""
-    return sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+    """Inner product of two pytrees; no leaf is flattened, which would gather one sharded over devices."""
+    return sum(jnp.sum(_wide(a) * _wide(b)) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
 
 
-def _unbiased(mean_of_forms, form_of_mean, count, batch):
-    """Split the quadratic form of noisy gradients into that of the true gradient and that of one token's noise."""
-    noise = (mean_of_forms - form_of_mean) * count / (count - 1)  # of one micro-batch
-    return Noise(form_of_mean - noise / count, noise * batch)
+def layer_names(tree, depth=1):
+    """The names that per-layer values [1 + layers] belong to: "all", then the keys of the pytree down to a depth.
+
+    Depth 1 is the top-level keys, 2 those of Flax's {"params": {...}}; 0 is the whole alone.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxscale import training
+    >>> training.layer_names({"up": {"w": jnp.ones(2), "b": jnp.ones(1)}, "down": jnp.ones(2)})
+    ('all', 'down', 'up')
+    """
+    return ("all", *dict.fromkeys(_keys(tree, depth))) if depth else ("all",)
 
 
-def gradient_noise(gradients, batch):
+def _keys(tree, depth):
+    return [jax.tree_util.keystr(path[:depth], simple=True, separator="/")
+            for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def squared_norm(tree, depth=0):
+    """|tree|^2, in float32 at least; with a depth, an array [1 + layers] in the order of `layer_names`.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxscale import training
+    >>> training.squared_norm({"up": jnp.array([3.0, 4.0]), "down": jnp.array([2.0])}, depth=1).tolist()
+    [29.0, 4.0, 25.0]
+    """
+    if not depth:
+        return _inner(tree, tree)
+    layers = {}
+    for key, leaf in zip(_keys(tree, depth), jax.tree.leaves(tree), strict=True):
+        layers[key] = layers.get(key, 0) + _inner(leaf, leaf)
+    return jnp.stack([sum(layers.values()), *layers.values()])
+
+
+def noise_of_norms(mean_of_squares, square_of_mean, count, batch):
+    """|G|^2 and tr(Sigma), unbiased, from norms at two batch sizes (McCandlish et al. 2018, appendix A.1).
+
+    Args:
+        mean_of_squares: the mean of |g_i|^2 over gradients at `batch`; or one of them, noisier.
+        square_of_mean: |g|^2 at the batch size `count * batch`.
+        count: how many times larger that is, above 1.
+        batch: tokens (or sequences) of the smaller.
+
+    >>> from jaxscale import training
+    >>> found = training.noise_of_norms(9.0, 8.0, count=2, batch=512)
+    >>> found.signal, found.noise
+    (7.0, 1024.0)
+    """
+    noise = (mean_of_squares - square_of_mean) * count / (count - 1)  # of one micro-batch
+    return Noise(square_of_mean - noise / count, noise * batch)
+
+
+def gradient_noise(gradients, batch, depth=0):
     """|G|^2 and tr(Sigma), unbiased, from the gradients of K >= 2 micro-batches of `batch` tokens.
 
     With g_i of variance Sigma / batch about G (McCandlish et al. 2018, appendix A.1):
@@ -55,6 +111,7 @@ def gradient_noise(gradients, batch):
     Args:
         gradients: pytree whose leaves have a leading axis of K micro-batches.
         batch: tokens (or sequences) in one micro-batch.
+        depth: 0 for the whole, 1 for values by top-level key too, as in `layer_names`.
 
     Raises:
         InputError: where the leaves do not share a leading axis of 2 or more.
@@ -67,7 +124,7 @@ def gradient_noise(gradients, batch):
     """
     count = _count(gradients)
     mean = jax.tree.map(lambda value: value.mean(axis=0), gradients)
-    return _unbiased(_inner(gradients, gradients) / count, _inner(mean, mean), count, batch)
+    return noise_of_norms(squared_norm(gradients, depth) / count, squared_norm(mean, depth), count, batch)
 
 
 def curvature_noise(gradients, batch, product):
@@ -90,7 +147,7 @@ def curvature_noise(gradients, batch, product):
     count = _count(gradients)
     mean = jax.tree.map(lambda value: value.mean(axis=0), gradients)
     forms = jax.lax.map(lambda gradient: _inner(gradient, product(gradient)), gradients)
-    return _unbiased(forms.mean(), _inner(mean, product(mean)), count, batch)
+    return noise_of_norms(forms.mean(), _inner(mean, product(mean)), count, batch)
 
 
 def hessian_product(loss, params):
