@@ -229,6 +229,64 @@ def _compare(laws, N, loss):
     return jax.vmap(one)(laws)
 
 
+# What hardware allows
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSizes:
+    """The batch sizes that hardware allows.
+
+    Args:
+      unit: tokens; batch sizes are multiples of it (a sequence, or one sequence on each device).
+      powers: only unit times 1, 2, 4, 8, ...
+      least, most: tokens per step, the smallest and the largest batch.
+
+    Raises:
+      InputError: a bad number, or no such batch size between the two.
+
+    Example:
+      >>> from jaxscale import schedules
+      >>> schedules.BatchSizes(unit=2048, powers=True, most=1e5).nearest([1e3, 2e4, 1e6]).tolist()
+      [2048.0, 16384.0, 65536.0]
+    """
+
+    unit: float = 1
+    powers: bool = False
+    least: float | None = None
+    most: float | None = None
+
+    def __post_init__(self):
+        smallest, largest = self._ends()
+        if smallest > largest:
+            sizes = "a power of two times" if self.powers else "a multiple of"
+            low, high = self.least or self.unit, self.most or np.inf
+            raise InputError(f"the batch sizes must be {sizes} {self.unit:g} tokens, and there is none from {low:g} to "
+                             f"{high:g}: move least= or most=.")
+
+    def _ends(self):
+        """The first and the last of the allowed, as the count of units or its power of two."""
+        unit, = _numbers(unit=self.unit)
+        low, = (unit,) if self.least is None else _numbers(least=self.least)
+        high, = (np.inf,) if self.most is None else _numbers(most=self.most)
+        scale = np.log2 if self.powers else np.asarray
+        return np.ceil(scale(max(low / unit, 1)) - 1e-9), np.floor(scale(high / unit) + 1e-9)
+
+    @property
+    def first(self):
+        """The smallest batch size, tokens."""
+        return float(self.nearest(0.0))
+
+    def nearest(self, B):
+        """The allowed batch sizes nearest to B: where D + price S is least. NumPy, or JAX of a JAX array."""
+        xp = jnp if isinstance(B, jax.Array) else np
+        scale, back = (xp.log2, lambda power: xp.round(xp.exp2(power))) if self.powers else (xp.asarray, xp.asarray)
+        smallest, largest = self._ends()
+        wanted = xp.maximum(xp.asarray(B) / self.unit, 0.5)
+        below = xp.floor(scale(wanted))
+        nearest = below + (wanted > xp.sqrt(back(below) * back(below + 1)))  # where B + price B_noise / B is equal
+        return self.unit * back(xp.clip(nearest, smallest, largest))
+
+
 # The optimum as a table
 
 
@@ -256,26 +314,12 @@ class Schedule:
         step of each row; its steps and its loss follow.
 
         Args:
-          unit: tokens; batch sizes are multiples of it (a sequence, or one sequence on each device).
-          powers: only unit times 1, 2, 4, 8, ...
-          least, most: tokens per step, the smallest and the largest batch.
+          unit, powers, least, most: as in `BatchSizes`.
 
         Raises:
           InputError: a bad number, or no such batch size between the two.
         """
-        unit, = _numbers(unit=unit)
-        low, = (unit,) if least is None else _numbers(least=least)
-        high, = (np.inf,) if most is None else _numbers(most=most)
-        scale, back = (np.log2, np.exp2) if powers else (np.asarray, np.asarray)
-        smallest, largest = np.ceil(scale(max(low / unit, 1)) - 1e-9), np.floor(scale(high / unit) + 1e-9)
-        if smallest > largest:
-            sizes = "a power of two times" if powers else "a multiple of"
-            raise InputError(f"the batch sizes must be {sizes} {unit:g} tokens, and there is none from {low:g} to "
-                             f"{high:g}: move least= or most=.")
-        wanted = self.B / unit
-        below = np.floor(scale(wanted))
-        nearest = below + (wanted > np.sqrt(back(below) * back(below + 1)))  # where B + price B_noise / B is equal
-        B = unit * back(np.clip(nearest, smallest, largest))
+        B = BatchSizes(unit, powers, least, most).nearest(self.B)
         last = np.append(B[1:] != B[:-1], True)
         S = np.round(np.cumsum(np.diff(self.D, prepend=0) / B))[last]
         S[-1] = max(S[-1], 1)
