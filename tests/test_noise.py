@@ -264,6 +264,13 @@ def test_updates_pass_through_and_the_state_is_found():
     same(training.noise_average(jax.tree.unflatten(shape, [np.asarray(leaf) for leaf in leaves])), average)
 
 
+def test_states_can_be_donated():
+    optimiser = optax.chain(training.track_noise(), training.track_micro_batches(BATCH, 2), optax.adam(0.1))
+    rule = training.batch_rule(jnp.sqrt, jsc.schedules.BatchSizes(2))
+    state = optimiser.init(params()), rule.init(), training.MicroBatches.of(params())
+    jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)(state)
+
+
 def test_micro_batches_inside_an_optimiser_are_those_of_multi_steps():
     inner = optax.MultiSteps(optax.sgd(1.0), 3).gradient_transformation()
     optimiser = optax.chain(training.track_micro_batches(BATCH, 3, decay=0.5), inner)

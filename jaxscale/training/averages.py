@@ -36,8 +36,8 @@ class NoiseAverage(NamedTuple):
     @classmethod
     def of(cls, shape=()):
         """Nothing measured yet. `shape`: (len(layer_names(params, depth)),) where the measurements are by layer."""
-        zero, one = jnp.zeros(()), jnp.zeros(shape)
-        return cls(zero, zero, Noise(one, one), jnp.zeros((3, *shape)))
+        return cls(jnp.zeros(()), jnp.zeros(()), Noise(jnp.zeros(shape), jnp.zeros(shape)),
+                   jnp.zeros((3, *shape)))  # each an array of its own, as a step may donate them
 
     def add(self, noise, decay=0.99):
         """With one more measurement, a `Noise`; one that is not finite is passed over."""

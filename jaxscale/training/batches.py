@@ -105,8 +105,8 @@ def batch_rule(policy, sizes, decay=0.98, patience=20):
     unit = int(sizes.unit)
 
     def init():
-        batch, zero = jnp.int32(sizes.first), jnp.float32(0)
-        return BatchState(batch, batch, jnp.int32(0), zero, zero)
+        return BatchState(*(jnp.array(x, jnp.int32) for x in (sizes.first, sizes.first, 0)),
+                          *(jnp.array(x, jnp.float32) for x in (0, 0)))
 
     def update(state, measured):
         measured = jnp.asarray(measured, state.average.dtype)

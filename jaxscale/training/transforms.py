@@ -15,7 +15,8 @@ def track_noise(decay=0.99, depth=0):
     """A transformation whose state averages the noise that `update` is given -> `GradientTransformationExtraArgs`.
 
     The state is a `NoiseAverage`; `noise_average(opt_state)` finds it anywhere in the optimiser's. A step without
-    `noise=` leaves it as it is, so a measurement every tenth step will do.
+    `noise=` leaves it as it is: where the norms of all micro-batches cost too much (benchmarks/in_training.md), compile
+    a second step without them; one step with `lax.cond` saves nothing there.
 
     Args:
         decay: of the average, by measurement.
