@@ -12,13 +12,15 @@ from jaxscale.recipes.data_sources import Sources, sources
 from jaxscale.recipes.envelope import Envelope, envelope
 from jaxscale.recipes.isoflop import Bias, IsoFlop, isoflop
 from jaxscale.recipes.mixing import Mix, best_ratios, optimal_mix
+from jaxscale.recipes.noise import JointNoise, LossAndNoise, NoiseScale, NoiseTrend, joint_with_noise, noise_trend
 from jaxscale.recipes.sizes import ConvergedSizes, converged_sizes
 from jaxscale.recipes.steps import AlongTrajectories, LargeBatchSteps, along_trajectories, large_batch_steps
 from jaxscale.recipes.su2024 import Procedure, procedure
 from jaxscale.recipes.trends import Trend, power_law
 
 __all__ = ["AlongTrajectories", "Approaches", "Bias", "Check", "ContourScan", "ConvergedSizes", "Decisions", "Envelope",
-           "Estimate", "IsoFlop", "LargeBatchSteps", "Mix", "Procedure", "Sources", "Trend", "along_trajectories",
-           "approaches", "best_ratios", "contour", "contour_scan", "converged", "converged_sizes", "decisions",
-           "endless_batch", "endless_data", "envelope", "isoflop", "large_batch_steps", "optimal_mix", "power_law",
-           "procedure", "sources"]
+           "Estimate", "IsoFlop", "JointNoise", "LargeBatchSteps", "LossAndNoise", "Mix", "NoiseScale", "NoiseTrend",
+           "Procedure", "Sources", "Trend", "along_trajectories", "approaches", "best_ratios", "contour",
+           "contour_scan", "converged", "converged_sizes", "decisions", "endless_batch", "endless_data", "envelope",
+           "isoflop", "joint_with_noise", "large_batch_steps", "noise_trend", "optimal_mix", "power_law", "procedure",
+           "sources"]
