@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxscale.errors import InputError
-from jaxscale.planning import positive
+from jaxscale.planning.questions import positive
 from jaxscale.schedules import BatchSizes
 from jaxscale.training.averages import check_decay
 
