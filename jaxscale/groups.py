@@ -149,7 +149,7 @@ def _fit_tables(batch, table, places, question):
     """Lay the tables out, those of one length together, and fit them."""
     Law = batch.Law
     names = [question.get("x") or name if name == "x" else name for name in Law.inputs]
-    plain = (table.plain(names, Law.output) if question.get("weights") is None and not Law.ratios
+    plain = (table.plain(names, Law.output) if question.get("weights") is None and not (Law.ratios or Law.signed)
              else np.zeros(len(table), bool))
     first, looked, lengths = None, {}, {}
     for i, rows in enumerate(places):

@@ -49,12 +49,12 @@ def law_inputs(law, values, names=None):
             raise InputError(f"{type(law).__name__} is a law of {', '.join(names.values())}, which follow from any of "
                              f"{', '.join(known)}, but not from {name!r}{nearest(name, known) or ': leave it out.'}")
         numbers = np.asarray(value)
-        ratio = name in law.ratios
+        ratio, signed = name in law.ratios, name in law.signed
         usable = np.zeros(numbers.shape, bool) if numbers.dtype.kind not in "iuf" else (
-            (numbers >= 0) & (numbers <= 1) if ratio else np.isfinite(numbers) & (numbers > 0))
+            (numbers >= 0) & (numbers <= 1) if ratio else np.isfinite(numbers) & (signed | (numbers > 0)))
         if not np.all(usable):
-            raise InputError(f"{name} must be {'from 0 to 1' if ratio else 'positive numbers'}, not "
-                             f"{numbers[~usable].tolist()[0]!r}: correct it.")
+            wanted = "from 0 to 1" if ratio else "finite numbers" if signed else "positive numbers"
+            raise InputError(f"{name} must be {wanted}, not {numbers[~usable].tolist()[0]!r}: correct it.")
     try:
         arrays = dict(zip(values, np.broadcast_arrays(*values.values()), strict=True))
     except ValueError:
@@ -68,7 +68,7 @@ def law_inputs(law, values, names=None):
         option = missing[0].replace("_", "-")
         raise InputError(f"{type(law).__name__} is a law of {', '.join(wanted)}, and {missing[0]} is not given and "
                          f"does not follow from {', '.join(values)}: pass {missing[0]}= (--{option}) too.")
-    selected = runs.select(wanted, wanted[0], ratios=law.ratios)
+    selected = runs.select(wanted, wanted[0], ratios=law.ratios, signed=law.signed)
     for name in values.keys() - set(wanted):
         known = Runs.from_columns(selected.columns)
         if known.has(name):

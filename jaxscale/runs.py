@@ -96,7 +96,7 @@ class Runs:
     # ---- the columns that a law reads
 
     def select(self, inputs: Sequence[str], output: str = "loss", *, drop_bad: bool = False,
-               ratios: Sequence[str] = ()) -> "Runs":
+               ratios: Sequence[str] = (), signed: Sequence[str] = ()) -> "Runs":
         """Exactly the columns a law needs: float64, finite and positive, at least one row.
 
         Any two of C, N, D give the third (C = 6 N D); so do D, S, B (D = S B) and M, D, N (M = D/N). Rows that repeat
@@ -105,6 +105,7 @@ class Runs:
         inputs, output: names of quantities or columns
         drop_bad: leave out rows that cannot be used, listed in `dropped`, instead of raising
         ratios: the inputs that are parts of one whole, from 0 to 1, of sum 1 (to 1%)
+        signed: the inputs that may be any finite number
         Raises InputError for a column that is missing, ambiguous or text, for rows that cannot be used, and for columns
         that contradict each other.
 
@@ -119,7 +120,8 @@ class Runs:
             read["C"] = ("N", "D")  # a law of C and N, D or M must see one way of counting
         reasons, counted = self._disagreements({*used, *map(self._key, needed)}, needed)
         for name in dict.fromkeys(sum(read.values(), ())):
-            reasons = self._faults(name, drop_bad, name in map(self._key, ratios)) | reasons
+            is_ratio, is_signed = (name in map(self._key, those) for those in (ratios, signed))
+            reasons = self._faults(name, drop_bad, is_ratio, is_signed) | reasons
         if ratios:
             total = sum(self.columns[self._key(name)] for name in ratios)
             off = np.flatnonzero(np.abs(total - 1) > 0.01)
@@ -210,10 +212,10 @@ class Runs:
         raise InputError(f"{self._label(key)} is needed{ways} and {state}; the table has {', '.join(there)}"
                          f"{nearest(name, there)}: name it with columns={{{name!r}: ...}} (--column {name}=...).")
 
-    def _faults(self, name: str, drop_bad: bool, ratio: bool = False) -> dict[int, str]:
+    def _faults(self, name: str, drop_bad: bool, ratio: bool = False, signed: bool = False) -> dict[int, str]:
         """Place -> reason of rows without a finite positive number, or ratio, in a column; an error unless dropped."""
         values, text = self.columns[name], self.groups.get(name)
-        wanted, able = ("from 0 to 1", (values >= 0) & (values <= 1)) if ratio else ("positive", values > 0)
+        wanted, able = ("from 0 to 1", (values >= 0) & (values <= 1)) if ratio else ("positive", signed | (values > 0))
         places = np.flatnonzero(~(np.isfinite(values) & able))
         what = wanted if np.isfinite(values[places]).all() else f"finite and {wanted}" if text is None else "numbers"
         shown = [f"{values[place]:g}" if text is None else repr(str(text[place])) for place in places]
@@ -303,7 +305,7 @@ class Runs:
             name = np.char.lower(self.groups["schedule"][order])
             falling = (np.char.find(name, "cosine") >= 0) | (np.char.find(name, "linear") >= 0)
         falling &= done < done[end]
-        if not {"lr", "schedule"} & {*inputs}:
+        if not {"lr", "schedule", "S2"} & {*inputs}:
             point_out(falling[back], f"{falling.sum()} of {n} rows from the middle of a decaying schedule are not "
                                      "L(N, D) of a finished run of that length")
         return remarks

@@ -77,6 +77,7 @@ def _project(Law, scaling, searched, observed, inputs, weights):
         return searched
     rest, basis, power = unit_terms(Law, scaling, searched, observed, inputs)
     size = jnp.sqrt((basis**2) @ weights)
+    size, power = jnp.where(size == 0, 1.0, jnp.stack([size, power]))  # a term that is nothing in this table
     basis = basis / size[:, None]
     signed = np.array([Law.constants[name].lower < 0 for name in scaling])
     amplitude = _amplitudes((basis * weights) @ basis.T, (basis * weights) @ (1 - rest), signed)

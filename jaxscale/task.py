@@ -80,14 +80,15 @@ class Task:
         return inputs, observed
 
     def centre_of(self, inputs, observed, counts):
-        """Geometric means [..., 1] of the inputs and the output [..., n], rows counted `counts` times; of ratios, which
-        may be 0, the plain ones."""
+        """Geometric means [..., 1] of the inputs and the output [..., n], rows counted `counts` times; of ratios and
+        signed inputs, which may be 0, the plain ones."""
         counts = counts * np.ones_like(observed)
 
         def mean(x, to, back):
             return back(np.average(to(x), axis=-1, weights=counts, keepdims=True))
 
-        inputs = (mean(x, np.asarray, np.asarray) if name in self.Law.ratios else mean(x, np.log, np.exp)
+        inputs = (mean(x, np.asarray, np.asarray) if name in (*self.Law.ratios, *self.Law.signed)
+                  else mean(x, np.log, np.exp)
                   for name, x in zip(self.Law.inputs, inputs, strict=True))
         return tuple(inputs), mean(observed, np.log, np.exp)
 
@@ -288,7 +289,8 @@ def make_task(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=Non
         from jaxscale.tables import read_runs
 
         runs = read_runs(runs)
-    selected = runs.select(tuple(names.values()), Law.output, drop_bad=drop_bad, ratios=Law.ratios)
+    selected = runs.select(tuple(names.values()), Law.output, drop_bad=drop_bad, ratios=Law.ratios,
+                           signed=Law.signed)
     if isinstance(weights, str):
         if weights != "run":
             raise InputError(f"weights= must be one number a row or 'run', not {weights!r}.")

@@ -19,10 +19,12 @@ def scaling_constants(Law, held):
     """The names of the constants that each scale one term of the law's separated form, those in `held` left out.
 
     Seen from values: multiplying such a constant by 2 and by 4 multiplies what it adds by r and r^2, the same in
-    every row, and what two of them add together is the sum of what each adds.
+    every row, and what two of them add together is the sum of what each adds. A law that says something only where
+    its inputs are large says so by its `probes`, {input: (low, high)}.
     """
     rng = np.random.default_rng(0)
-    inputs = tuple(np.exp(rng.uniform(0.1, 2.0, 12)) for _ in Law.inputs)
+    probes = getattr(Law, "probes", {})
+    inputs = tuple(np.exp(rng.uniform(*np.log(probes.get(name, (1.1, 7.4))), 12)) for name in Law.inputs)
     values = {name: rng.uniform(0.3, 0.9) * (1 if about.upper > 0 else -1) for name, about in Law.constants.items()}
     loss = np.exp(rng.uniform(0.1, 2.0, 12))
 

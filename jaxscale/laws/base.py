@@ -81,10 +81,11 @@ def formula(method):
     return call
 
 
-def law(*, inputs, output="loss", ratios=()):
+def law(*, inputs, output="loss", ratios=(), signed=()):
     """Make a class a law: `inputs` are the columns that `__call__` reads, in order; `output` the column it predicts.
 
-    `ratios` are those inputs that are parts of one whole: they may be 0, and sum to 1.
+    `ratios` are those inputs that are parts of one whole: they may be 0, and sum to 1; `signed` those that may be any
+    number. The others are positive.
 
     Raises:
       TypeError: a field was not made with `constant(...)`, or the inputs are not the arguments of `__call__`.
@@ -114,7 +115,7 @@ def law(*, inputs, output="loss", ratios=()):
             raise TypeError(f"{cls.__name__}.__call__ must take the inputs {tuple(inputs)} in that order, "
                             f"not {names}: rename the arguments or the inputs.")
         cls.constants = {f.name: f.metadata["constant"] for f in dataclasses.fields(cls)}
-        cls.inputs, cls.output, cls.ratios = tuple(inputs), output, tuple(ratios)
+        cls.inputs, cls.output, cls.ratios, cls.signed = tuple(inputs), output, tuple(ratios), tuple(signed)
         cls.__call__ = formula(cls.__call__)
         return jax.tree_util.register_dataclass(cls, data_fields=list(cls.constants), meta_fields=[])
 
