@@ -16,7 +16,7 @@ import pytest  # noqa: E402
 # The ranges of DESIGN.md, in which float32 must be right too; D = B S, M = D / N, x the input of PowerLaw (compute).
 RANGES = {"N": (1e5, 1e13), "S": (1, 1e8), "B": (1e2, 1e9), "D": (1e2, 1e17), "unique_tokens": (1e2, 1e17),
           "M": (1e-3, 1e5), "x": (1e15, 1e30), "loss": (0.5, 15), "n_ctx": (1, 1e8), "N_active": (1e5, 1e13),
-          "N_total": (1e5, 1e13), "experts": (1, 1e4)}
+          "N_total": (1e5, 1e13), "experts": (1, 1e4), "S1": (1e-2, 1e4), "S2": (1e-3, 1)}
 
 
 @pytest.fixture(autouse=True)

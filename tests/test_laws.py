@@ -35,6 +35,7 @@ EXAMPLES = {
     "context": laws.ContextLength(E=1.5, A=406.4, B=410.7, alpha=0.34, beta=0.28, K=4.0, gamma=0.5),
     "moe": laws.MoE(a=-0.082, b=-0.108, c=0.009, d=1.104, E_start=1.847, E_max=314.478),
     "moe-experts": laws.published["clark2022-s-base"],
+    "annealing": laws.Annealing(L0=2.7, A=0.5, alpha=0.5, C=0.4),
     "over-trained": OverTrained(E=1.8, a=140.0, b=180.0, eta=-0.24),
 }
 every_law = pytest.mark.parametrize("law", EXAMPLES.values(), ids=EXAMPLES.keys())
@@ -176,6 +177,8 @@ def test_kinds_of_input(law, dtype):
     """Numbers, lists, tuples, NumPy and JAX arrays, and integers above 2^31 and 2^64: the same loss for all."""
     if law.inputs == ("loss",):  # a power that leaves something of a loss of 7e9
         law = laws.CriticalBatchSize(B_star=1.7e8, alpha_B=2.0)
+    if law.signed:  # a slope that an area of 1e21 leaves something of
+        law = dataclasses.replace(law, C=1e-23)
     inputs = [7 * 10**9 + i for i in range(len(law.inputs))]
     want = law(*map(float, inputs))
     assert want.shape == () and want.dtype == dtype and want > 0
@@ -253,12 +256,15 @@ def test_zero_floor_survives_the_transform(x64):
 
 def test_constants_are_declared():
     """Constants of ours are positive and unbounded above; the floors of three laws may be 0, and are held there; the
-    slopes and the level of the routed laws' log have signs of their own."""
+    slopes and the level of the routed laws' log have signs of their own, and annealing may do nothing."""
     floors = {("kaplan-ns", "E"), ("kaplan-nsb", "E"), ("power-law", "E")}
     logs = {(law, name): 0.0 if name in "ab" else np.inf for law in ("moe", "moe-experts") for name in "abcd"}
     for name, Law in laws.catalogue.items():
         assert list(Law.constants) == [field.name for field in dataclasses.fields(Law)]
         for constant, about in Law.constants.items():
+            if (name, constant) == ("annealing", "C"):
+                assert (about.positive, about.lower, about.upper, about.default) == (False, 0.0, np.inf, None)
+                continue
             if (name, constant) in logs:
                 assert (about.positive, about.lower, about.upper) == (False, -np.inf, logs[name, constant])
                 continue
@@ -288,6 +294,7 @@ def test_catalogue():
         "context": ("ContextLength", ("N", "D", "n_ctx"), "loss"),
         "moe": ("MoE", ("N_active", "N_total"), "loss"),
         "moe-experts": ("MoEExperts", ("N", "experts"), "loss"),
+        "annealing": ("Annealing", ("S1", "S2"), "loss"),
     }
     assert all(getattr(laws, Law.__name__) is Law and Law.__doc__ for Law in laws.catalogue.values())
 

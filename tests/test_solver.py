@@ -323,7 +323,7 @@ SCALING = {
     laws.Chinchilla: ("E", "A", "B"), laws.KaplanN: ("N_c",), laws.KaplanD: ("D_c",), laws.KaplanND: ("N_c", "D_c"),
     laws.KaplanNS: ("N_c", "S_c", "E"), laws.KaplanNSB: ("N_c", "S_c", "E"), laws.CriticalBatchSize: ("B_star",),
     laws.ContextLength: ("E", "A", "B", "K"), laws.DataConstrained: ("E",),  # A and B set N_opt too
-    laws.MoE: ("a", "b", "c", "d"), laws.MoEExperts: ("a", "b", "c", "d"),
+    laws.MoE: ("a", "b", "c", "d"), laws.MoEExperts: ("a", "b", "c", "d"), laws.Annealing: ("L0", "A", "C"),
     laws.PowerLaw: ("x_c", "E"), OverTrained: ("E", "a", "b"), Product: ("a", "d"), Saturating: ("a",), Level: ("c",),
 }
 

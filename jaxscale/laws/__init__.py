@@ -5,6 +5,7 @@
 `catalogue` the classes by the names the command line uses. A law of your own is a class with `@jaxscale.law`.
 """
 
+from jaxscale.laws.annealing import Annealing, areas
 from jaxscale.laws.base import constant, law
 from jaxscale.laws.chinchilla import Chinchilla
 from jaxscale.laws.context import ContextLength
@@ -13,8 +14,10 @@ from jaxscale.laws.kaplan import CriticalBatchSize, KaplanD, KaplanN, KaplanND, 
 from jaxscale.laws.kaplan_nsb import KaplanNSB
 from jaxscale.laws.mixing import mixing, scaled_mixing
 from jaxscale.laws.moe import MoE, MoEExperts
+from jaxscale.laws.multi_power_law import luo2025, multi_power
 from jaxscale.laws.power import PowerLaw
 from jaxscale.laws.published import Provenance, provenance, published
+from jaxscale.laws.rates import learning_rates, logged_rates
 
 catalogue = {
     "chinchilla": Chinchilla,
@@ -29,8 +32,10 @@ catalogue = {
     "context": ContextLength,
     "moe": MoE,
     "moe-experts": MoEExperts,
+    "annealing": Annealing,
 }
 
-__all__ = ["Chinchilla", "ContextLength", "CriticalBatchSize", "DataConstrained", "KaplanD", "KaplanN", "KaplanND",
-           "KaplanNS", "KaplanNSB", "MoE", "MoEExperts", "PowerLaw", "Provenance", "catalogue", "constant", "law",
-           "mixing", "provenance", "published", "scaled_mixing"]
+__all__ = ["Annealing", "Chinchilla", "ContextLength", "CriticalBatchSize", "DataConstrained", "KaplanD", "KaplanN",
+           "KaplanND", "KaplanNS", "KaplanNSB", "MoE", "MoEExperts", "PowerLaw", "Provenance", "areas", "catalogue",
+           "constant", "law", "learning_rates", "logged_rates", "luo2025", "mixing", "multi_power", "provenance",
+           "published", "scaled_mixing"]
