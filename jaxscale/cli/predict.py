@@ -21,6 +21,8 @@ def predict(
     N_total: taking("X", "All parameters, of a mixture of experts.", "--N-total") = None,
     experts: taking("X", "Experts of a routed layer.") = None,
     n_ctx: taking("X", "Context length, tokens.", "--n-ctx") = None,
+    S1: taking("X", "Area under the learning rates, for a law that reads it.", "--S1") = None,
+    S2: taking("X", "Area of their annealing, for a law that reads it.", "--S2") = None,
     loss: taking("X", "Nats per token, for a law that reads them.") = None,
     unique_tokens: taking("X", "Tokens before any is repeated, for a law that reads them.") = None,
     x: taking("X", "What a power-law reads.", "--x") = None,
@@ -38,7 +40,7 @@ def predict(
     from jaxscale.prediction import evaluate, law_inputs, outside
 
     given = {"N": N, "D": D, "S": S, "B": B, "C": C, "M": M, "N_active": N_active, "N_total": N_total,
-             "experts": experts, "n_ctx": n_ctx, "loss": loss, "unique_tokens": unique_tokens, "x": x}
+             "experts": experts, "n_ctx": n_ctx, "S1": S1, "S2": S2, "loss": loss, "unique_tokens": unique_tokens, "x": x}
     given = {name: values.numbers(text, f"--{name.replace('_', '-')}") for name, text in given.items()
              if text is not None}
     subject = read_subject(path, law)
