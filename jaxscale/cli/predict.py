@@ -40,7 +40,8 @@ def predict(
     from jaxscale.prediction import evaluate, law_inputs, outside
 
     given = {"N": N, "D": D, "S": S, "B": B, "C": C, "M": M, "N_active": N_active, "N_total": N_total,
-             "experts": experts, "n_ctx": n_ctx, "S1": S1, "S2": S2, "loss": loss, "unique_tokens": unique_tokens, "x": x}
+             "experts": experts, "n_ctx": n_ctx, "S1": S1, "S2": S2, "loss": loss, "unique_tokens": unique_tokens,
+             "x": x}
     given = {name: values.numbers(text, f"--{name.replace('_', '-')}") for name, text in given.items()
              if text is not None}
     subject = read_subject(path, law)
