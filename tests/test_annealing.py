@@ -220,6 +220,7 @@ def test_transformations():
     assert jax.vmap(lambda law: law(codes, steps))(many).shape == (2, 3)
 
 
+@pytest.mark.slow  # 20 s of compilation; fits to real curves are in benchmarks/annealing.md
 def test_constants_of_the_multi_power_law_are_recovered(tmp_path):
     """From tables by its own pieces, and from the double sum to what the pieces leave; a new schedule is foretold."""
     Law = laws.multi_power({name: SHORT[name] for name in ("cosine", "constant", "two")})
