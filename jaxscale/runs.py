@@ -20,7 +20,7 @@ USUAL = {"N": (1e3, "parameters"), "D": (1e6, "tokens"), "B": (4096, "tokens per
 STEADY = 0.2  # robust sd of ln(whole / product) up to which a column is the same thing counted in another way
 OFF = 3.0  # factor beyond which it is not
 MOST_NATS = 15.0  # a uniform guess among 3 million tokens
-SOME = 0.1  # share of rows above it from which on a table holds perplexities
+SOME, NEARLY_ALL = 0.1, 0.9  # shares of rows above it that are pointed out, and that make a table one of perplexities
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -139,14 +139,16 @@ class Runs:
         if read.get("C") == ("N", "D"):
             columns["C"] = 6 * kept.columns["N"] * kept.columns["D"]
         above = columns["loss"] > MOST_NATS if output == "loss" else np.zeros(1, bool)
-        if above.mean() > SOME:
+        if above.mean() > NEARLY_ALL:
             rows = f"all {len(kept)} rows are" if above.all() else f"{above.sum()} of {len(kept)} rows are"
             raise InputError(f"{self._label('loss')} must be in nats per token; {rows} above {MOST_NATS:g} (first "
                              f"value {columns['loss'][above][0]:g}): perplexities? pass unit='perplexity' (--unit "
                              "perplexity), or leave out what diverged.")
         derived = [f"{name} is worked out from {' and '.join(map(self._label, leaves))}"
                    for name, leaves in read.items() if leaves != (self._key(name),)]
-        notes = (*self.notes, *derived, *counted, *kept._remarks(columns, inputs, output))
+        high = (f"{above.sum()} of {len(kept)} rows have a loss above {MOST_NATS:g} nats: is it perplexity, or did "
+                "they diverge?",) if above.mean() > SOME else ()
+        notes = (*self.notes, *high, *derived, *counted, *kept._remarks(columns, inputs, output))
         groups = {name: text for name, text in kept.groups.items() if name not in used}
         return replace(kept, columns=columns, groups=groups, notes=tuple(dict.fromkeys(notes)),
                        dropped=self.dropped + dropped, ambiguous={})

@@ -57,6 +57,7 @@ def test_one_device_and_two_agree(monkeypatch):
     np.testing.assert_allclose(again.alpha, draws.alpha, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_groups_of_other_laws_and_of_priors_are_side_by_side():
     """A law that is no sum of powers, and priors weighed against each group's own noise."""
     rng = np.random.default_rng(1)

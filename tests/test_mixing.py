@@ -66,7 +66,8 @@ def test_the_law_of_ye_2024_in_its_own_letters(x64):
     np.testing.assert_allclose(SCALED(N, D, *r.T), want, rtol=1e-13)
 
 
-@pytest.mark.parametrize("law", [SETS["a"], SCALED], ids=["Ye 2024", "Shukor 2025"])
+@pytest.mark.parametrize("law", [SETS["a"], pytest.param(SCALED, marks=pytest.mark.slow)],
+                         ids=["Ye 2024", "Shukor 2025"])
 def test_constants_are_recovered(law):
     """Exact tables give the constants back, with a ratio of 0 among the mixes; noisy ones to five of their errors."""
     rng, runs = np.random.default_rng(3), 30 if law is SETS["a"] else 60

@@ -238,8 +238,10 @@ def test_perplexities_are_asked_about(whole):
     assert "perplexities? pass unit='perplexity' (--unit perplexity)" in refused(columns, ("N", "D"))
     columns["loss"][3] = 14.9
     assert "11 of 12 rows are above 15" in refused(columns, ("N", "D"))
+    columns["loss"] = np.where(np.arange(12) < 2, 17.0, whole["loss"])
+    assert "2 of 12 rows have a loss above 15 nats" in Runs.from_columns(columns).select(("N", "D")).notes[0]
     columns["loss"] = np.where(np.arange(12) == 3, 17.0, whole["loss"])  # one diverged
-    Runs.from_columns(columns).select(("N", "D"))
+    assert not any("above 15" in note for note in Runs.from_columns(columns).select(("N", "D")).notes)
     Runs.from_columns(pick(whole, "ND") | {"steps": whole["S"]}).select(("N",), "steps")
 
 

@@ -52,6 +52,7 @@ def test_draws(table):
     assert converged == [1.0] * 4
 
 
+@pytest.mark.slow
 def test_groups():
     found = told(groups.tables(groups=5, rows=(40, 64), projected=3, raw=1, simple=1, warm=0), "at the optimum")
     converged = [share(text) for who, text in found.items() if "jaxscale" in who or "the same strategy" in who]
