@@ -198,37 +198,67 @@ def as_matrix(table):
 # ---- laws drawn from a covariance
 
 
-def draw(law, covariance, ranges, draws, seed):
-    """Laws from a normal with a covariance [p, p] of the unconstrained constants.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normal:
+    """Laws spread about a fit's: `law(white)` has constants sizes + factor @ white, white [k] of unit variance.
 
-    A constant that scales a term is drawn by the term's size amid the ranges (input -> ends). The laws that fit a table
-    lie along a ridge that is straight in these sizes, whose sum the table knows, but bends in ln A and ln alpha: drawn
-    in those, most would fit no row. A size that is drawn below a thousandth of the fit's is set to that.
+    A constant that scales a term goes by the term's size amid the table. The laws that fit a table lie along a ridge
+    that is straight in these sizes, whose sum the table knows, but bends in ln A and ln alpha: drawn in those, most
+    would fit no row. A size that is drawn below a thousandth of the fit's is set to that.
     """
-    Law = type(law)
-    moving = np.diag(covariance) > 0
-    scaling = scaling_constants(Law, frozenset())
-    centred = tuple(name for name, moves in zip(Law.constants, moving, strict=True)
-                    if moves and name in scaling and Law.constants[name].positive)
-    with jax.enable_x64(True), np.errstate(divide="ignore"):
-        values = np.array([np.log(getattr(law, name)) if about.positive else getattr(law, name)
-                           for name, about in Law.constants.items()])
-        plain = (*Law.ratios, *Law.signed)
-        inputs = tuple(np.mean(ranges[name], keepdims=True) if name in plain else np.sqrt([np.prod(ranges[name])])
-                       for name in Law.inputs)
-        centre = inputs, np.broadcast_to(np.asarray(law(*inputs)), 1)
-        slope = np.asarray(_slope(Law, centred, centre, values))
-        if not np.all(np.isfinite(slope[:, moving])):
-            centred, slope = (), np.eye(len(values))
-        slope = np.where(moving, slope, np.eye(len(values)))
-        sizes, vectors = np.linalg.eigh(slope @ covariance @ slope.T)
-        white = np.random.default_rng(seed).standard_normal((draws, len(values)))
-        moves = white @ (vectors * np.sqrt(np.maximum(sizes, 0.0))).T
-        drawn = np.asarray(_constants(Law, centred, centre, _sizes(Law, centred, centre, values), moves))
-    drawn = from_unconstrained(Law, drawn)
-    return Law(**{name: np.clip(getattr(drawn, name), about.lower, about.upper) if moves else
-                  np.full(draws, getattr(law, name))
-                  for (name, about), moves in zip(Law.constants.items(), moving, strict=True)})
+
+    sizes: np.ndarray  # [p]: unconstrained constants, the centred ones as their terms' shares of the output
+    factor: np.ndarray  # [p, k]
+    held: tuple  # of constants: the value of one that has no variance, NaN for the others
+    centre: tuple  # the inputs [1] amid the table, and the output there [1]
+    Law: type = dataclasses.field(metadata={"static": True})
+    centred: tuple = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def about(cls, law, covariance, ranges):
+        """From a covariance [p, p] of the unconstrained constants and the ranges (input -> ends) of a table."""
+        Law = type(law)
+        moving = np.diag(covariance) > 0
+        scaling = scaling_constants(Law, frozenset())
+        centred = tuple(name for name, moves in zip(Law.constants, moving, strict=True)
+                        if moves and name in scaling and Law.constants[name].positive)
+        with jax.enable_x64(True), np.errstate(divide="ignore"):
+            values = np.array([np.log(getattr(law, name)) if about.positive else getattr(law, name)
+                               for name, about in Law.constants.items()])
+            inputs = tuple(np.mean(ranges[name], keepdims=True) if name in Law.ratios else
+                           np.sqrt([np.prod(ranges[name])]) for name in Law.inputs)
+            centre = inputs, np.broadcast_to(np.asarray(law(*inputs)), 1)
+            slope = np.asarray(_slope(Law, centred, centre, values))
+            if not np.all(np.isfinite(slope[:, moving])):
+                centred, slope = (), np.eye(len(values))
+            slope = np.where(moving, slope, np.eye(len(values)))
+            spreads, vectors = np.linalg.eigh(slope @ covariance @ slope.T)
+            held = tuple(math.nan if moves else float(getattr(law, name))
+                         for name, moves in zip(Law.constants, moving, strict=True))
+            return cls(np.asarray(_sizes(Law, centred, centre, values)),
+                       vectors * np.sqrt(np.maximum(spreads, 0.0)), held, centre, Law, centred)
+
+    def law(self, white):
+        """The law at white [k]; pure, in the caller's dtype."""
+        sizes, moved = self.sizes, jnp.asarray(self.sizes + self.factor @ white)
+        if self.centred:
+            at, share, power = term_shares(self.Law, self.centred, self.centre, moved)
+            moved = moved.at[at].set((jnp.log(jnp.maximum(moved[at], 1e-3 * sizes[at])) - share) / power)
+        drawn = from_unconstrained(self.Law, moved)
+        return self.Law(**{name: jnp.where(jnp.isnan(held), jnp.clip(getattr(drawn, name), about.lower, about.upper),
+                                           held)
+                           for (name, about), held in zip(self.Law.constants.items(), self.held, strict=True)})
+
+
+def draw(law, covariance, ranges, draws, seed):
+    """Laws from a normal with a covariance [p, p] of the unconstrained constants, in the coordinates of `Normal`."""
+    white = np.random.default_rng(seed).standard_normal((draws, len(law.constants)))
+    with jax.enable_x64(True):
+        return as_floats(_laws(Normal.about(law, covariance, ranges), white))
+
+
+_laws = jax.jit(jax.vmap(Normal.law, in_axes=(None, 0)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -241,16 +271,3 @@ def _sizes(Law, centred, centre, theta):
 
 
 _slope = jax.jit(jax.jacfwd(_sizes, argnums=3), static_argnums=(0, 1))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _constants(Law, centred, centre, sizes, moves):
-    """The inverse of `_sizes` [p], of sizes moved [draws, p]."""
-    def one(move):
-        if not centred:
-            return sizes + move
-        at, share, power = term_shares(Law, centred, centre, sizes + move)
-        kept = jnp.maximum((sizes + move)[at], 1e-3 * sizes[at])
-        return (sizes + move).at[at].set((jnp.log(kept) - share) / power)
-
-    return jax.vmap(one)(moves)
