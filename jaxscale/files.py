@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxscale.errors import InputError
+from jaxscale.wander import wander_of
 
 FORMAT = "jaxscale-fit"
 VERSION = 1
@@ -44,7 +45,8 @@ def _umask():
 
 def as_document(fit):
     """A fit as plain JSON data; NaN and infinity as null."""
-    about = fit.facts
+    spread = wander_of(fit)
+    about = fit.facts | ({} if spread is None else {"wander": spread._asdict()})
     document = {
         "format": FORMAT, "version": VERSION, "law": law_name(type(fit.law)),
         "constants": {name: getattr(fit.law, name) for name in fit.law.constants},

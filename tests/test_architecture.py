@@ -12,7 +12,7 @@ import jaxscale
 
 # A module imports only from its left; a folder is one module. A new module needs its place here.
 ORDER = ("errors units roots laws runs objectives terms powers problem solver minimise batching vertex starts task "
-         "certificate uncertainty stacks report fitting prediction implicit files groups sweeps planning tables "
+         "certificate uncertainty wander stacks report fitting prediction implicit files groups sweeps planning tables "
          "schedules datasets recipes training plotting cli").split()
 # The exceptions, each inside a function: a method of Fit that is the door to what comes after a fit, and the readers of
 # tables, which load pandas.
