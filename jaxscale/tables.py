@@ -33,8 +33,8 @@ ALIASES = {
          "training_tokens train_tokens n_train_tokens n_training_tokens num_train_tokens num_training_tokens "
          "total_tokens tokens_total dataset_tokens",
     "S": "step steps n_steps num_steps global_step global_steps trainer_global_step training_step training_steps "
-         "train_step train_steps n_train_steps optimizer_step optimizer_steps update_steps n_updates updates iter "
-         "iters iteration iterations current_step current_steps",
+         "train_step train_steps train_global_step n_train_steps optimizer_step optimizer_steps update_steps n_updates "
+         "updates iter iters iteration iterations current_step current_steps",
     "B": "batch_tokens tokens_per_step tokens_per_batch batch_size_tokens batch_size_in_tokens tokens_batch_size "
          "global_batch_tokens global_batch_size_tokens batch_size batchsize global_batch_size train_batch_size batch",
     "C": "flop flops n_flops num_flops total_flops flops_total training_flops train_flops model_flops compute "
@@ -46,7 +46,7 @@ ALIASES = {
             "loss_val loss_eval loss_test",
     "N_active": "active_params active_parameters n_active_params num_active_params params_active activated_params "
                 "activated_parameters",
-    "N_total": "total_params total_parameters params_total",  # of N where there is no N_active: see `_choose`
+    "N_total": "total_params total_parameters params_total",  # of N where there is no N_active: see `choose_columns`
     "experts": "n_experts num_experts expert_count number_of_experts",
     "n_ctx": "context context_length context_window context_size ctx_len ctx_length seq_len seq_length sequence_length "
              "max_seq_len max_sequence_length",
@@ -103,7 +103,7 @@ def read_runs(source, *, columns: Mapping[str, str] | None = None, run: str | Se
     elif run is not None:
         parts = [table[_known(column, table, name)] for column in run]
         table["run"] = [" / ".join(map(str, row)) for row in zip(*parts, strict=True)]
-    chosen, ambiguous, notes = _choose(table, name, columns, unit)
+    chosen, ambiguous, notes = choose_columns(table, name, columns, unit)
     if weights is not None and weights != "run":
         weights = table[_known(weights, table, name)]
     hidden = {*chosen, *chosen.values(), *columns}
@@ -137,7 +137,7 @@ def frame(rows):
 # ---- which column is which quantity
 
 
-def _choose(table: dict, name: str, columns: Mapping[str, str], unit: str):
+def choose_columns(table: dict, name: str, columns: Mapping[str, str], unit: str):
     """(quantity -> column, quantity -> columns that could all be it, notes)."""
     aliases = {quantity: [quantity.lower(), *words.split()] for quantity, words in ALIASES.items()}
     aliases["loss"] += UNITS[unit].split()

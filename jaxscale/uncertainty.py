@@ -226,7 +226,8 @@ class Normal:
         with jax.enable_x64(True), np.errstate(divide="ignore"):
             values = np.array([np.log(getattr(law, name)) if about.positive else getattr(law, name)
                                for name, about in Law.constants.items()])
-            inputs = tuple(np.mean(ranges[name], keepdims=True) if name in Law.ratios else
+            plain = (*Law.ratios, *Law.signed)
+            inputs = tuple(np.mean(ranges[name], keepdims=True) if name in plain else
                            np.sqrt([np.prod(ranges[name])]) for name in Law.inputs)
             centre = inputs, np.broadcast_to(np.asarray(law(*inputs)), 1)
             slope = np.asarray(_slope(Law, centred, centre, values))
