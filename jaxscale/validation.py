@@ -1,0 +1,183 @@
+"""Back-tests: a forecast of the larger runs of a table from its smaller ones, and how far it was off.
+
+Several forecasts, by several laws, are combined into one: weights, a centre, and a standard deviation of ln loss
+
+    sd = width sqrt((a noise)^2 + (b between)^2 + (c ln d)^2) d^g
+
+noise: of the rows about a law, between: the forecasts' standard deviation about their mean, d: the distance, how many
+times the compute (or N, or D) of the largest run that was fitted. `width` is what the table's own back-test says,
+shrunk to 1 where it is short. The numbers a, b, c and g (`Scale`) were chosen on real tables by
+`benchmarks/calibration.py`, which shows how often such intervals hold what they should on tables not used for that.
+"""
+
+import dataclasses
+import statistics
+from typing import NamedTuple
+
+import numpy as np
+
+BELIEF = 4.0  # back-tests that the experience of other tables counts as, for the width
+RECENT = 2  # of a table's own, those with the largest cuts count: the others are of ever smaller runs
+EQUAL = 2.0  # back-tests that equal weights of the laws count as
+BUCKETS = (1.0, 3.0, 10.0, 30.0, np.inf)  # of the distance, in reports
+
+
+class Cut(NamedTuple):
+    """What was forecast from the rows up to a cut."""
+
+    at: float  # the largest C, N or D that was fitted
+    forecasts: np.ndarray  # [laws, n] ln loss of every row
+    noise: float  # standard deviation of the fitted rows' ln loss about a law
+
+
+class Scale(NamedTuple):
+    """How wide errors are at a distance; the values are the experience of real tables."""
+
+    a: float = 1.0
+    b: float = 0.5
+    c: float = 0.006
+    g: float = 0.15
+    usual: float = 0.65  # geometric mean, over back-tests, of the mean of |error| / sd at width 1
+
+
+SCALE = Scale()
+
+
+class Combined(NamedTuple):
+    """Forecasts of ln loss as one."""
+
+    centre: np.ndarray  # [n]
+    sd: np.ndarray  # [n]
+
+
+def combine(forecasts, weights, noise, distance, width=1.0, scale=SCALE):
+    """Forecasts [laws, n] by their weights [laws], at distances [n] -> `Combined`."""
+    centre = weights @ forecasts
+    between = np.sqrt(weights @ (forecasts - centre) ** 2)
+    distance = np.maximum(distance, 1.0)
+    squares = (scale.a * noise) ** 2 + (scale.b * between) ** 2 + (scale.c * np.log(distance)) ** 2
+    return Combined(centre, width * np.sqrt(squares) * distance**scale.g)
+
+
+def judge(cuts, along, observed, laws, scale=SCALE):
+    """Weights of the laws [laws] and the width, from cuts in rising order and what was observed up to now.
+
+    Args:
+      cuts: `Cut`s whose forecasts of later rows are known to be right or wrong by now.
+      along: [n] C, N or D of the rows. observed: [n] ln loss, NaN of rows that are not known yet.
+      laws: how many there are.
+    """
+    tested = [cut for cut in cuts if np.any(ahead(cut, along) & np.isfinite(observed))]
+    rows = [ahead(cut, along) & np.isfinite(observed) for cut in tested]
+    if not tested:
+        return np.full(laws, 1 / laws), 1.0
+    errors = np.array([np.mean(np.abs(observed[at] - cut.forecasts[:, at]), axis=1)
+                       for cut, at in zip(tested, rows, strict=True)]).mean(axis=0)
+    weights = 1 / np.maximum(EQUAL * errors.mean() + len(tested) * errors, 1e-12)
+    weights /= weights.sum()
+    found = []
+    for cut, at in [*zip(tested, rows, strict=True)][-RECENT:]:
+        both = combine(cut.forecasts[:, at], weights, cut.noise, along[at] / cut.at, scale=scale)
+        found.append(np.log(np.maximum(np.mean(np.abs(observed[at] - both.centre) / both.sd), 1e-6) / scale.usual))
+    return weights, float(np.exp(np.sum(found) / (len(found) + BELIEF)))
+
+
+def ahead(cut, along):
+    """Rows [n] beyond a cut."""
+    return along > cut.at * (1 + 1e-9)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Backtest:
+    """Forecasts of a table's larger runs from its smaller ones, one row a forecast; `print` shows them by distance.
+
+    Each was made as the forecast of an unknown run is: from the rows up to the cut alone, also its weights and width.
+    """
+
+    along: str  # what the cuts are in: C, N or D
+    laws: tuple[str, ...]
+    cut: np.ndarray  # [k] the largest of the fitted rows
+    row: np.ndarray  # [k] number of the row in the table
+    distance: np.ndarray  # [k] how many times the cut
+    observed: np.ndarray  # [k] loss
+    forecast: np.ndarray  # [k] loss
+    sd: np.ndarray  # [k] of ln loss
+    each: np.ndarray  # [k, laws] every law's own forecast of the loss
+
+    def __len__(self):
+        return len(self.cut)
+
+    @property
+    def error(self):
+        """ln of observed over forecast [k]: above 0 where the run turned out worse."""
+        return np.log(self.observed / self.forecast)
+
+    def interval(self, level=0.8):
+        """Lower and upper ends [k] of the forecasts' intervals, in nats."""
+        half = deviations(level) * self.sd
+        return self.forecast * np.exp(-half), self.forecast * np.exp(half)
+
+    def by_distance(self, level=0.8):
+        """A dict for each of the distances 1-3, 3-10, 10-30 and beyond that has forecasts.
+
+        points and cuts; bias and error, the mean of ln(observed / forecast) and of its size; coverage of the intervals
+        of a level; width, of ln loss; score, the interval's (Gneiting & Raftery 2007, Eq 43), width + 2 / (1 - level)
+        times what is missed; errors, by law.
+        """
+        found = []
+        for low, high in zip(BUCKETS, BUCKETS[1:], strict=False):
+            at = (self.distance > low) & (self.distance <= high)
+            if not at.any():
+                continue
+            error, half = self.error[at], deviations(level) * self.sd[at]
+            missed = np.maximum(np.abs(error) - half, 0)
+            each = np.mean(np.abs(np.log(self.observed[at, None] / self.each[at])), axis=0)
+            found.append({
+                "from": low, "to": high, "points": int(at.sum()), "cuts": len(np.unique(self.cut[at])),
+                "bias": float(error.mean()), "error": float(np.abs(error).mean()),
+                "coverage": float(np.mean(missed == 0)), "width": float(2 * half.mean()),
+                "score": float(np.mean(2 * half + 2 / (1 - level) * missed)),
+                "errors": dict(zip(self.laws, each.tolist(), strict=True))})
+        return found
+
+    def to_frame(self):
+        """A DataFrame, one row a forecast."""
+        from jaxscale.tables import frame
+
+        low, high = self.interval()
+        return frame({self.along + "_cut": self.cut, "row": self.row, "distance": self.distance,
+                      "observed": self.observed, "forecast": self.forecast, "low": low, "high": high,
+                      **dict(zip(self.laws, self.each.T, strict=True))})
+
+    def __str__(self):
+        if not len(self):
+            return f"no back-test: too few runs lie below any cut in {self.along}"
+        lines = [f"{'distance':>10}{'runs':>7}{'cuts':>6}{'missed by':>11}{'bias':>8}{'in 80%':>8}{'width':>8}"]
+        for row in self.by_distance():
+            far = f"{row['from']:g}-{row['to']:g}x" if np.isfinite(row["to"]) else f"over {row['from']:g}x"
+            lines.append(f"{far:>10}{row['points']:>7}{row['cuts']:>6}{row['error']:>11.2%}{row['bias']:>+8.1%}"
+                         f"{row['coverage']:>8.0%}{row['width']:>8.1%}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def backtest_of(cuts, along, observed, names, quantity, rows, scale=SCALE):
+    """The `Backtest` that cuts make, in rising order; along, observed (ln loss) and rows are the table's [n]."""
+    found = []
+    for i, cut in enumerate(cuts):
+        at = ahead(cut, along)
+        if not at.any():
+            continue
+        weights, width = judge(cuts[:i], along, np.where(at, np.nan, observed), len(names), scale)
+        distance = along[at] / cut.at
+        both = combine(cut.forecasts[:, at], weights, cut.noise, distance, width, scale)
+        found.append((np.full(at.sum(), cut.at), rows[at], distance, np.exp(observed[at]), np.exp(both.centre), both.sd,
+                      np.exp(cut.forecasts[:, at]).T))
+    empty = [np.zeros(0)] * 6 + [np.zeros((0, len(names)))]
+    return Backtest(quantity, tuple(names), *(map(np.concatenate, zip(*found, strict=True)) if found else empty))
+
+
+def deviations(level):
+    """Half of an interval of a level, in standard deviations."""
+    return statistics.NormalDist().inv_cdf(0.5 + level / 2)
