@@ -3,10 +3,10 @@
     python benchmarks/calibration.py         # about 15 minutes on 2 cores; writes benchmarks/calibration.md
 
 Every table is cut at C_max / 10^0.5, / 10, ... / 10^3; each method sees the rows up to the cut and forecasts those
-beyond. Compared: one law with errors from its curvature (sandwich) or from a bootstrap of runs, both with the noise of a
-run; the two laws' bootstraps pooled with equal weights; and `jaxscale.pool`. The numbers of the pool's `Scale` are
-chosen, for every table, on the other tables alone. Tables are those of `../shared/data`, which are not in the package,
-and the ladder.
+beyond. Compared: one law with errors from its curvature (sandwich) or from a bootstrap of runs, both with the noise of
+a run; the two bootstraps pooled with equal weights; and `jaxscale.pool`, the numbers of whose `Scale` are chosen, for
+every table, on the other tables alone. Tables are those of `../shared/data`, which are not in the package, and the
+ladder.
 """
 
 import itertools

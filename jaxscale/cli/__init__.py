@@ -1,4 +1,4 @@
-"""The command line: `jaxscale fit`, `predict`, `plan`, `pareto`, `forecast`, `recipe`, `approaches` and `laws`.
+"""The command line: a verb a module, from `jaxscale fit` to `jaxscale laws`.
 
 A verb returns an `Answer`; everything is printed here, so that stdout holds the answer alone (with --json one JSON
 document), stderr what a reader should know, and no error shows a traceback. Exit codes: 0 done, 1 the numbers would
@@ -16,7 +16,7 @@ from jaxscale.cli.answer import Answer, misleading
 from jaxscale.cli.environment import INTERRUPTED, ends_at_once, prepare
 from jaxscale.errors import FitError, InputError
 
-VERBS = ("fit", "predict", "plan", "pareto", "forecast", "recipe", "approaches", "laws")
+VERBS = ("fit", "predict", "plan", "pareto", "forecast", "backtest", "recipe", "approaches", "laws")
 CLOSED_PIPE = 141  # what a shell reports of a program that wrote to a closed pipe
 
 

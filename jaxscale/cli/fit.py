@@ -18,7 +18,8 @@ ERRORS = ("auto", "sandwich", "bootstrap", "none")
 def fit(
     table: file("TABLE", "csv, jsonl, json (.gz or not) or parquet.") = None,
     example: taking("NAME", "Fit a table inside the package: ladder, the project's own runs.") = None,
-    law: taking("NAME", "See 'jaxscale laws'; without it kaplan-nsb for several batch sizes, else chinchilla.") = None,
+    law: taking("NAME", "See 'jaxscale laws'; without it several are pooled, unless constants are asked about.") = None,
+    pool: flag("--pool", "Back-test and pool several laws beside that of --law.") = False,
     by: repeated("COL", "Fit each group of a column's values; repeatable.") = None,
     fix: repeated("NAME=X", "Hold a constant; repeatable.") = None,
     free: repeated("NAME", "Fit a constant that has a default.") = None,
@@ -51,6 +52,8 @@ def fit(
     """Fit a law's constants to a table of runs.
 
     Columns are found by name or by a common alias; two of C, N and D are enough. What was chosen is said on stderr.
+    Without --law, and without options about constants (--fix, --errors, --by, ...), the answer is a pool of laws with
+    its back-test; the constants in the file and in JSON are of kaplan-nsb for several batch sizes, else of chinchilla.
     """
     path = table_path("fit", table, example)
     parts = bool(by and output) and (output.endswith(os.sep) or Path(output).is_dir())
@@ -77,15 +80,24 @@ def fit(
     if values.choice(errors, "--errors", ERRORS) != "auto":
         question["errors"] = None if errors == "none" else errors
     budget = None if compute is None else budget_of(compute)
+    about_constants = bool(law or by or fix or free or tie or prior or bounds or x or "errors" in question)
+    if pool and by:
+        raise InputError("--pool is of one table, and --by makes many: leave one of them out.")
     runs = runs_of(path, weights, column, unit, bytes_per_token)
     runs = shortened(runs, skip_steps, skip_tokens, skip_fraction, thin)
     Law, notes = _law(law, runs)
     if parts:
         return replace(_sweep(Law, runs, values.names(by), output, question), notes=notes)
     try:
-        answer = _groups(Law, runs, values.names(by), question, budget) if by else _one(Law, runs, question, budget)
+        if by:
+            answer = _groups(Law, runs, values.names(by), question, budget)
+        elif pool or not about_constants:
+            answer = _pooled(Law, runs, question, budget, alone=not about_constants)
+        else:
+            answer = _one(Law, runs, question, budget)
     except FitError as error:
         return misleading(str(error), document=_nothing(Law, len(runs)))
+    notes = () if "pool" in answer.document else notes
     return replace(answer, notes=(*notes, *answer.notes), output=output, source=path)
 
 
@@ -120,6 +132,29 @@ def _one(Law, runs, question, budget):
         return misleading("the fit has not converged, so its numbers would mislead: add runs, or --fix a constant.",
                           text, document, notes)
     return Answer(text, document, notes)
+
+
+def _pooled(Law, runs, question, budget, alone):
+    """The pool's answer; `alone`: in place of one law's, whose constants only the document shows."""
+    from jaxscale.cli.pooled import pooled
+    from jaxscale.files import as_document
+
+    asked = {"objective": question["objective"], "drop_bad": question["drop_bad"]}
+    table = runs.per_run() if question["weights"] == "run" else runs
+    if not alone:
+        first = _one(Law, runs, question, None)
+    try:
+        made, text, document, plan = pooled(table, asked, budget)
+    except InputError:
+        if not alone:
+            raise
+        return _one(Law, runs, question, budget)  # too few rows for several laws, or none for this one: it says which
+    notes = (*made.facts["notes"], *left_out(made.facts["dropped"]))
+    if not alone:
+        return replace(first, text=f"{first.text}\n\n{text}", document=first.document | {"pool": document,
+                                                                                        "plan": plan})
+    fit = next((member.fit for member in made.members if type(member.law) is Law), made.members[0].fit)
+    return Answer(text, as_document(fit) | {"pool": document, "plan": plan}, notes)
 
 
 def _nothing(Law, points):

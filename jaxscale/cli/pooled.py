@@ -1,0 +1,53 @@
+"""What `jaxscale fit` answers without --law: several laws, their back-tests, and one forecast."""
+
+import math
+
+from jaxscale.cli.answer import progress_bar
+
+FAR = 10.0  # without a budget, the answer is for that many times the largest run
+LEVEL = 0.8
+
+
+def pooled(runs, question, budget, laws=None):
+    """(pool, text, JSON data, notes) of a table, with a plan for a budget in FLOPs."""
+    from jaxscale.files import plain
+    from jaxscale.pooling import pool
+
+    with progress_bar("fits", None) as progress:
+        made = pool(runs, laws, progress=progress, **question)
+        compute = FAR * made.largest if budget is None else budget
+        best = made.plan(compute, LEVEL)
+    document = {"laws": [{"law": member.name, "early": member.early, "weight": member.weight,
+                          "constants": {name: getattr(member.law, name) for name in member.law.constants}}
+                         for member in made.members],
+                "width": made.width, "noise": made.noise, "along": made.facts["along"], "largest": made.largest,
+                "backtest": made.backtest.by_distance(LEVEL)}
+    plans = plan_document(best, made)
+    return made, f"{made}\n\n{answered(best, made, budget)}", plain(document), plain(plans)
+
+
+def plan_document(best, made):
+    each = [{"law": law, "early": early, "N": one.N, "D": one.D, "loss": one.loss}
+            for (law, early), one in best.each.items()]
+    return {"compute": best.compute, "N": best.N, "D": best.D, "loss": best.loss,
+            "distance": best.compute / made.largest, "usable": best.usable,
+            "interval": {"level": best.level, **{name: list(ends) for name, ends in best.interval.items()}},
+            "each": each}
+
+
+def answered(best, made, budget):
+    """The answer in the last lines: the run, its interval, the distance, and what the back-test missed at it."""
+    distance = float(best.compute) / made.largest
+    lines = [str(best), "", f"That is {distance:.3g} times the largest run of the table"
+             + (" (--compute asks for another)." if budget is None else ".")]
+    tested = made.backtest.by_distance(LEVEL)
+    at = next((row for row in tested if row["from"] < distance <= row["to"]), None)
+    if at:
+        far = f"{at['from']:g} to {at['to']:g}" if math.isfinite(at["to"]) else f"over {at['from']:g}"
+        lines.append(f"Runs {far} times beyond were missed by {at['error']:.1%} on your own data ({at['points']} "
+                     "forecasts).")
+    elif tested:
+        row = tested[-1]
+        lines.append(f"No run of your own lies so far beyond others; from {row['from']:g} times on they were missed by "
+                     f"{row['error']:.1%}.")
+    return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""Oracles: closed forms of weights, width and standard deviation; fits of the rows below a cut, one by one; the same
+forecasts when the losses that they are judged on are others; the plans of single laws.
+"""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import jaxscale as jsc
+from jaxscale import cli, laws, pooling, validation
+
+TRUE = laws.Chinchilla(E=1.7, A=400.0, B=900.0, alpha=0.34, beta=0.33)
+
+
+def columns(above=0.0):
+    """36 runs; the losses of the larger half changed by a share."""
+    rng = np.random.default_rng(0)
+    N, M = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 6), np.geomspace(5, 100, 6)))
+    D = M * N
+    loss = np.asarray(TRUE(N, D), float) * np.exp(0.005 * rng.standard_normal(36))
+    C = 6 * N * D
+    return {"N": N, "D": D, "loss": np.where(C > np.median(C), loss * (1 + above), loss)}
+
+
+@pytest.fixture(scope="module")
+def tried():
+    return pooling.forecasts(jsc.Runs.from_columns(columns()))
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return jsc.pool(jsc.Runs.from_columns(columns()))
+
+
+def test_combined_forecasts_are_a_weighted_mean_with_a_width():
+    forecasts, weights = np.array([[1.0, 2.0], [1.2, 2.4]]), np.array([0.25, 0.75])
+    scale = validation.Scale(2.0, 0.5, 0.1, 0.2)
+    found = validation.combine(forecasts, weights, 0.01, np.array([0.5, 10.0]), 1.5, scale)
+    np.testing.assert_allclose(found.centre, [1.15, 2.3])
+    between = np.sqrt(0.25 * 0.75) * np.array([0.2, 0.4])
+    far = 1.5 * math.sqrt(0.02**2 + (0.5 * between[1]) ** 2 + (0.1 * math.log(10)) ** 2) * 10**0.2
+    np.testing.assert_allclose(found.sd, [1.5 * math.hypot(0.02, 0.5 * between[0]), far])  # no distance below 1
+
+
+def test_weights_and_width_are_what_the_back_tests_say():
+    along, observed = np.array([1.0, 3.0, 9.0]), np.array([0.0, 0.1, np.nan])
+    cut = validation.Cut(1.0, np.array([[0.0, 0.0, 5.0], [0.0, 0.4, -5.0]]), 0.02)
+    weights, width = validation.judge([cut], along, observed, 2)
+    errors = np.array([0.1, 0.3])
+    expected = 1 / (validation.EQUAL * errors.mean() + errors)
+    np.testing.assert_allclose(weights, expected / expected.sum())
+    both = validation.combine(cut.forecasts[:, [1]], weights, 0.02, np.array([3.0]))
+    ratio = abs(0.1 - both.centre[0]) / both.sd[0] / validation.SCALE.usual
+    assert width == pytest.approx(ratio ** (1 / (1 + validation.BELIEF)))
+    np.testing.assert_array_equal(validation.judge([], along, observed, 2)[0], [0.5, 0.5])
+
+
+def test_the_forecasts_are_those_of_single_fits(tried):
+    cut = tried.cuts[2]
+    below = tried.along <= cut.at
+    for Law, name in ((laws.Chinchilla, "chinchilla"), (laws.KaplanND, "kaplan-nd")):
+        rows = jsc.Runs.from_columns({name: x[below] for name, x in columns().items()})
+        law = jsc.fit(Law, rows, errors=None).law
+        expected = np.log(law(columns()["N"], columns()["D"]))
+        np.testing.assert_allclose(cut.forecasts[tried.names.index((name, "all rows"))], expected, atol=1e-5)
+    assert len(tried.names) == 6 and tried.cuts[-1].at == tried.along.max()
+
+
+def test_no_forecast_sees_what_it_is_judged_on(tried):
+    other = pooling.forecasts(jsc.Runs.from_columns(columns(0.1)))
+    middle = np.median(tried.along)
+    some = 0
+    for one, two in zip(tried.cuts, other.cuts, strict=True):
+        if one.at <= middle:
+            np.testing.assert_allclose(one.forecasts, two.forecasts, atol=1e-6)
+            some += 1
+    assert some >= 2
+    tests = [validation.backtest_of(x.cuts[:some], x.along, x.observed, x.names, "C", x.table.row)
+             for x in (tried, other)]
+    np.testing.assert_allclose(tests[0].forecast, tests[1].forecast, rtol=1e-6)
+    first = tests[0].cut == tests[0].cut.min()
+    np.testing.assert_allclose(tests[0].sd[first], tests[1].sd[first], rtol=1e-5)
+
+
+def test_the_pool(pool):
+    assert pool.weights.sum() == pytest.approx(1)
+    each = pool.each(N=1e10, D=[1e11, 1e12])
+    logs = np.log(np.array([*each.values()]))
+    np.testing.assert_allclose(pool.predict(N=1e10, D=[1e11, 1e12]), np.exp(pool.weights @ logs))
+    low, high = pool.predict_interval(0.8, N=1e10, D=[1e11, 1e12])
+    lower, higher = pool.predict_interval(0.95, N=1e10, D=[1e11, 1e12])
+    truth = np.asarray(TRUE(1e10, np.array([1e11, 1e12])))
+    assert np.all((lower < low) & (low < truth) & (truth < high) & (high < higher))
+    assert pool.distance(N=1e10, D=1e11) == pytest.approx(6e21 / pool.largest)
+    assert pool.distance(C=6e21, N=1e10) == pytest.approx(6e21 / pool.largest)
+    assert "chinchilla" in str(pool) and "in 80%" in str(pool)
+
+
+def test_its_plans_are_those_of_its_laws(pool):
+    plan = pool.plan(1e21)
+    alone = jsc.plan(pool.members[0].law, compute=1e21)
+    assert plan.each["chinchilla", "all rows"].N == pytest.approx(alone.N)
+    assert plan.N == pytest.approx(np.exp(pool.weights @ np.log([one.N for one in plan.each.values()])))
+    for name in ("N", "D", "loss"):
+        low, high = plan.interval[name]
+        assert low < getattr(plan, name) < high
+    assert "kaplan-nd" in str(plan)
+
+
+def test_the_back_test_by_distance(pool):
+    tested = pool.backtest
+    for row in tested.by_distance(0.8):
+        at = (tested.distance > row["from"]) & (tested.distance <= row["to"])
+        low, high = (x[at] for x in tested.interval(0.8))
+        assert row["points"] == at.sum() and row["error"] == pytest.approx(np.abs(tested.error[at]).mean())
+        assert row["coverage"] == np.mean((low <= tested.observed[at]) & (tested.observed[at] <= high))
+        assert row["score"] >= row["width"]
+    assert len(tested.to_frame()) == len(tested) > 30
+
+
+def test_a_table_too_small_to_test_says_so():
+    few = {name: x[::6] for name, x in columns().items()}
+    pool = jsc.pool(jsc.Runs.from_columns(few), ["kaplan-nd"], early=False)
+    assert len(pool.backtest) == 0 and pool.width == 1.0
+    assert "too small" in str(pool) and "no back-test" in str(pool)
+
+
+def test_what_cannot_be_asked(pool):
+    for match, ask in (("N, D", lambda: jsc.pool(jsc.Runs.from_columns({"N": [1e6], "loss": [3.0]}))),
+                       ("along=", lambda: jsc.backtest(jsc.Runs.from_columns(columns()), along="S")),
+                       ("between 0 and 1", lambda: pool.predict_interval(80, N=1e9, D=1e10)),
+                       ("by name", lambda: pool.predict())):
+        with pytest.raises(jsc.InputError, match=match):
+            ask()
+
+
+def test_the_commands(tmp_path, capsys):
+    table, output = tmp_path / "runs.csv", tmp_path / "fit.json"
+    names = [*columns()]
+    rows = zip(*columns().values(), strict=True)
+    table.write_text("\n".join([",".join(names), *(",".join(f"{x:.17g}" for x in row) for row in rows)]))
+    assert cli.main(["fit", str(table), "--compute", "1e21", "--json", "-o", str(output)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["law"] == "chinchilla" and len(said["pool"]["laws"]) == 6 and said["plan"]["compute"] == 1e21
+    assert said["constants"]["alpha"] == pytest.approx(0.34, abs=0.1)
+    assert json.loads(output.read_text()) == said and jsc.load_fit(output).law.alpha == said["constants"]["alpha"]
+    assert cli.main(["fit", str(table)]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 40 and "10 times the largest run" in text and "on your own data" in text
+    assert cli.main(["backtest", str(table), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["distances"] == said["pool"]["backtest"]
+    assert cli.main(["fit", str(table), "--pool", "--by", "N"]) == 2
+    assert "--pool" in capsys.readouterr().err
