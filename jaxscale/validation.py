@@ -19,6 +19,7 @@ import numpy as np
 BELIEF = 4.0  # back-tests that the experience of other tables counts as, for the width
 RECENT = 2  # of a table's own, those with the largest cuts count: the others are of ever smaller runs
 EQUAL = 2.0  # back-tests that equal weights of the laws count as
+FARTHEST = np.log(2.0)  # a law that is further from the median of all counts as that far: some fits run off
 BUCKETS = (1.0, 3.0, 10.0, 30.0, np.inf)  # of the distance, in reports
 
 
@@ -52,6 +53,8 @@ class Combined(NamedTuple):
 
 def combine(forecasts, weights, noise, distance, width=1.0, scale=SCALE):
     """Forecasts [laws, n] by their weights [laws], at distances [n] -> `Combined`."""
+    middle = np.median(forecasts, axis=0)
+    forecasts = np.clip(forecasts, middle - FARTHEST, middle + FARTHEST)
     centre = weights @ forecasts
     between = np.sqrt(weights @ (forecasts - centre) ** 2)
     distance = np.maximum(distance, 1.0)
