@@ -5,7 +5,8 @@
     state = forecaster.update(state, step, tokens, loss, lr)             # jit, scan, vmap; a handful of scalars
     mean, low, high = forecaster.predict(state, steps=1e5)
 
-With Flax: `class TrainState(train_state.TrainState): forecast: training.State`. Its checkpoint holds the forecast, too.
+With Flax Linen it is a field, `class TrainState(train_state.TrainState): forecast: training.State`, with NNX an
+`nnx.Variable(forecaster.init())`; tests/test_training_flax.py has both. Their checkpoints hold the forecast, too.
 
 What is filtered is ln loss = ln law(constants) + offset - gain * annealing + drift(ln step) + noise. The constants have
 the fit's covariance, the offset and the drift what the fit's runs wandered by (`wander`), the gain of a learning rate
