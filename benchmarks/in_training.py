@@ -76,11 +76,6 @@ def measured(params, state, kept, windows, count, depth=0):
     return *stepped(params, state, gradient, count), followed(kept, noise, loss), loss
 
 
-def seldom(params, state, kept, windows, count):
-    """`measured` on every fourth step."""
-    return jax.lax.cond(count % BLOCK == 0, measured, plain, params, state, kept, windows, count)
-
-
 def on_devices(params, state, kept, windows, count, depth=None):
     """A data-parallel step; with a depth, the noise of its devices' gradients."""
     def part(params, windows):
@@ -105,23 +100,25 @@ def added(gradient, kept, loss, depth=0):
 
 
 def time_them(steps, rounds):
-    """Wall and CPU seconds [rounds] of each step, in turn."""
+    """Wall and CPU seconds [rounds] of each step, in turn; of several functions to a step, each has its round."""
     windows = jnp.asarray(np.random.default_rng(0).integers(0, 256, (WINDOWS, CONTEXT + 1)), jnp.uint8)
     runs = {}
-    for name, (step, depth) in steps.items():
+    for name, (functions, depth) in steps.items():
         params = model.init(jax.random.key(0), SHAPE, CONTEXT)
         carry = params, model.optimiser.init(params), empty(params, depth)
-        compiled = jax.jit(step, donate_argnums=(0, 1, 2))
-        *carry, _ = compiled(*carry, windows, 0)
-        runs[name] = [compiled, carry]
+        compiled = {function: jax.jit(function, donate_argnums=(0, 1, 2)) for function in functions}
+        for each in compiled.values():
+            *carry, _ = each(*carry, windows, 0)
+        runs[name] = [[compiled[function] for function in functions], carry]
     times = {name: np.empty((rounds, 2)) for name in steps}
     order = list(steps)
     for i in range(rounds):
         random.Random(i).shuffle(order)
         for name in order:
             compiled, carry = runs[name]
+            step = compiled[i % len(compiled)]
             begun = time.perf_counter(), time.process_time()
-            *carry, loss = jax.block_until_ready(compiled(*carry, windows, i + 1))
+            *carry, loss = jax.block_until_ready(step(*carry, windows, i + 1))
             times[name][i] = time.perf_counter() - begun[0], time.process_time() - begun[1]
             runs[name][1] = carry
     return {name: values.tolist() for name, values in times.items()}
@@ -141,6 +138,19 @@ def time_added(rounds):
             seconds.append(time.process_time() - begun)
         found[depth] = float(np.median(seconds[5:]))
     return found
+
+
+def time_transformation(every, rounds):
+    """CPU seconds that `track_micro_batches` takes of one gradient, on average."""
+    params = model.init(jax.random.key(0), SHAPE, CONTEXT)
+    tracker = training.track_micro_batches(BATCH, 8, every=every)
+    update = jax.jit(lambda gradient, state: tracker.update(gradient, state)[1], donate_argnums=1)
+    state = update(params, tracker.init(params))
+    begun = time.process_time()
+    for _ in range(80 * rounds):
+        state = update(params, state)
+    jax.block_until_ready(state)
+    return (time.process_time() - begun) / (80 * rounds)
 
 
 def table(times, base):
@@ -187,14 +197,16 @@ def main():
     parser.add_argument("--devices", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.devices:
-        steps = {"without": (on_devices, 0), "noise scale and batch": (partial(on_devices, depth=0), 0)}
+        steps = {"without": ((on_devices,), 0), "noise scale and batch": ((partial(on_devices, depth=0),), 0)}
         print(json.dumps(time_them(steps, asked.rounds)))
         return
     head = circumstances()
-    steps = {"without": (plain, 0), "noise scale and batch": (measured, 0),
-             "the same, by layer": (partial(measured, depth=1), 1), "the same, every fourth step": (seldom, 0)}
+    steps = {"without": ((plain,), 0), "noise scale and batch": ((measured,), 0),
+             "the same, by layer": ((partial(measured, depth=1),), 1),
+             "the same, every fourth step": ((measured, *[plain] * (BLOCK - 1)), 0)}
     here = time_them(steps, asked.rounds)
     alone = time_added(asked.rounds)
+    transformed = {every: time_transformation(every, asked.rounds // 4) for every in (1, 10)}
     flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     done = subprocess.run([sys.executable, __file__, "--devices", "--rounds", str(asked.rounds)], env=flags, check=True,
                           capture_output=True, text=True)
@@ -208,6 +220,9 @@ def main():
         "What is added, alone: " + ", ".join(
             f"{seconds * 1e3:.1f} ms of CPU time{' by layer' if depth else ''}, {seconds / step:.2%} of a step"
             for depth, seconds in alone.items()) + ".", "",
+        "`track_micro_batches`, which holds a sum of its own, takes of each of the eight " + ", ".join(
+            f"{seconds * 1e3:.2f} ms of CPU time with every={every}" for every, seconds in transformed.items())
+        + f": {8 * transformed[1] / step:.2%} and {8 * transformed[10] / step:.2%} of a step.", "",
         "## Eight forced host devices, one micro-batch each", "", *table(there, "without"), "",
         "## The ladder's noise scales and the law of its losses", "", *scales(), "",
     ]

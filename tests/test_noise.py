@@ -271,16 +271,19 @@ def test_states_can_be_donated():
     jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)(state)
 
 
-def test_micro_batches_inside_an_optimiser_are_those_of_multi_steps():
+@pytest.mark.parametrize("every", [1, 2])
+def test_micro_batches_inside_an_optimiser_are_those_of_multi_steps(every):
+    """Of 8 gradients the first three are measured, the next three unless `every` is 2, and two are held."""
     inner = optax.MultiSteps(optax.sgd(1.0), 3).gradient_transformation()
-    optimiser = optax.chain(training.track_micro_batches(BATCH, 3, decay=0.5), inner)
+    optimiser = optax.chain(training.track_micro_batches(BATCH, 3, decay=0.5, every=every), inner)
     gradients = stacked(8)
     state, updates = jax.lax.scan(lambda state, g: optimiser.update(g, state, params())[::-1],
                                   optimiser.init(params()), gradients)
     average = training.NoiseAverage.of()
     for start in (0, 3):
         part = jax.tree.map(lambda leaf, start=start: leaf[start:start + 3], gradients)
-        average = average.add(training.gradient_noise(part, BATCH), 0.5)
+        if start % (3 * every) == 0:
+            average = average.add(training.gradient_noise(part, BATCH), 0.5)
         same(jax.tree.map(lambda leaf, start=start: leaf[start + 2], updates),
              jax.tree.map(lambda leaf: -leaf.mean(axis=0), part))
     same(training.noise_average(state), average, 1e-4)
@@ -290,6 +293,7 @@ def test_micro_batches_inside_an_optimiser_are_those_of_multi_steps():
 @pytest.mark.parametrize("wrong, words", [
     (lambda: training.track_noise(decay=1.0), "decay must be"),
     (lambda: training.track_micro_batches(BATCH, 1), "2 or more, not 1"),
+    (lambda: training.track_micro_batches(BATCH, 2, every=0), "every must be a whole number"),
     (lambda: training.noise_average(optax.adam(0.1).init(jnp.ones(2))), "holds 0 noise averages"),
     (lambda: training.best_step(jnp.sum, jnp.ones(2), jnp.ones((2, 2)), [0.1, 0.2]), "three or more"),
 ])

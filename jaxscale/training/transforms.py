@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxscale.errors import InputError
@@ -15,8 +16,9 @@ def track_noise(decay=0.99, depth=0):
     """A transformation whose state averages the noise that `update` is given -> `GradientTransformationExtraArgs`.
 
     The state is a `NoiseAverage`; `noise_average(opt_state)` finds it anywhere in the optimiser's. A step without
-    `noise=` leaves it as it is: where the norms of all micro-batches cost too much (benchmarks/in_training.md), compile
-    a second step without them; one step with `lax.cond` saves nothing there.
+    `noise=` leaves it as it is. So to measure every tenth step, at a tenth of the cost, compile two steps, one that
+    measures and one that does not, and take the one or the other (benchmarks/in_training.md); a `lax.cond` around the
+    norms saved nothing.
 
     Args:
         decay: of the average, by measurement.
@@ -45,13 +47,14 @@ def track_noise(decay=0.99, depth=0):
 
 
 class Tracked(NamedTuple):
-    """State of `track_micro_batches`: a sum in the making, and the average."""
+    """State of `track_micro_batches`: a sum in the making, the average, and the gradients since a measurement began."""
 
     sum: MicroBatches
     average: NoiseAverage
+    turn: jax.Array
 
 
-def track_micro_batches(batch, count, decay=0.99, depth=0):
+def track_micro_batches(batch, count, decay=0.99, depth=0, every=1):
     """A transformation that measures the noise of every `count` gradients it is given -> `GradientTransformation`.
 
     Before `optax.MultiSteps(...).gradient_transformation()` in a chain these are its micro-batches, and nothing else
@@ -64,9 +67,10 @@ def track_micro_batches(batch, count, decay=0.99, depth=0):
         count: gradients to a measurement, 2 or more.
         decay: of the average, by measurement.
         depth: 0 for the whole, 1 for values by top-level key too, as in `layer_names`.
+        every: 10, say, measures `count` gradients and lets 9 times as many by, at next to no cost.
 
     Raises:
-        InputError: fewer than 2 gradients, or a decay outside [0, 1).
+        InputError: fewer than 2 gradients, a decay outside [0, 1), or an `every` that is no number of measurements.
 
     >>> import jax.numpy as jnp, optax
     >>> from jaxscale import training
@@ -82,18 +86,23 @@ def track_micro_batches(batch, count, decay=0.99, depth=0):
     check_decay(decay)
     if isinstance(count, bool) or not isinstance(count, int) or count < 2:
         raise InputError(f"count must be a whole number of gradients, 2 or more, not {count!r}.")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise InputError(f"every must be a whole number, 1 to measure always or 10 for a tenth, not {every!r}.")
 
     def init(params):
-        return Tracked(MicroBatches.of(params, depth), _empty(params, depth))
+        return Tracked(MicroBatches.of(params, depth), _empty(params, depth), jnp.zeros((), jnp.int32))
+
+    def finished(total, average):
+        _, noise = total.finish(batch)
+        return MicroBatches.of(total.total, depth), average.add(noise, decay)
+
+    def watched(updates, total, average):
+        total = total.add(updates)
+        return jax.lax.cond(total.count == count, finished, lambda *same: same, total, average)
 
     def update(updates, state, params=None, **extra):
-        total = state.sum.add(updates)
-
-        def measured(total, average):
-            _, noise = total.finish(batch)
-            return Tracked(MicroBatches.of(total.total, depth), average.add(noise, decay))
-
-        return updates, jax.lax.cond(total.count == count, measured, Tracked, total, state.average)
+        seen = jax.lax.cond(state.turn < count, watched, lambda updates, *same: same, updates, state.sum, state.average)
+        return updates, Tracked(*seen, (state.turn + 1) % (count * every))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
