@@ -195,8 +195,8 @@ def report(table):
            f"{steps_alike('c √B_noise'):.1%} of a constant's steps to {LEVELS[-1]}, and B_crit(L(t)) "
            f"{steps_alike('B_crit(L(t))'):.1%}.")
     yield ("What the schedules save, they save before the first level. The likely reason, not tried apart, is the "
-           "warm-up, of which the law knows nothing: a constant B reads 100 B bytes in it, a schedule few. From there on "
-           "the law expects r = 1, and the runs show nothing else that is beyond doubt.\n")
+           "warm-up, of which the law knows nothing: a constant B reads 100 B bytes in it, a schedule few. From there "
+           "on the law expects r = 1, and the runs show nothing else that is beyond doubt.\n")
     last = table.groupby(["arm", "seed"])["B"].last().groupby("arm").mean()
     yield "Batch sizes at the end: " + ", ".join(f"{arm}: {last[arm]:,.0f}" for arm in POLICIES) + "."
 
