@@ -2,6 +2,8 @@
 
 All of them take gradients of losses averaged over micro-batches of equal size: of gradient accumulation, of devices, or
 single examples (`jax.vmap` of `jax.grad`; `batch` is then the tokens of one). Norms are summed in float32 at least.
+Micro-batches must be independent draws: neighbouring pieces of one document are not, and the scales come out far too
+large. On a real model the gain of a step is 1/(1 + B_noise/B) by `curvature_noise` (benchmarks/best_steps.md).
 """
 
 from typing import NamedTuple
