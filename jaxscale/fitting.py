@@ -15,6 +15,7 @@ from jaxscale.report import report
 from jaxscale.stacks import STARTS
 from jaxscale.starts import corner
 from jaxscale.task import Task, checked_weights, make_task
+from jaxscale.wander import scatter_of, wander_of, whitening_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,26 +55,56 @@ class Fit:
 
         return predict(self, inputs)
 
-    def predict_interval(self, level=0.95, **inputs):
+    def predict_interval(self, level=0.95, new_run=False, **inputs):
         """Lower and upper ends of the prediction's interval, from 1,000 laws drawn from the constants' covariance.
 
-        It holds what the constants do not know; not the noise of a new run, nor an error in the form of the law.
+        It holds what the constants do not know; with new_run=True also by how much one row of a new run is off, its
+        seed, drift and noise, as the residuals show them (`wander`). It never holds an error in the form of the law.
         """
         from jaxscale.prediction import predict
 
-        draws = predict(self, inputs, law=self.sample(1000))
+        draws = predict(self, inputs, law=self.sample(DRAWN))
+        if new_run:
+            rng = np.random.default_rng(1)
+            noise = rng.standard_normal(draws.shape)
+            degrees = uncertainty.degrees_of(self.facts["runs"])
+            if degrees < math.inf:
+                noise /= np.sqrt(rng.chisquare(degrees, draws.shape) / degrees)
+            draws = draws * np.exp(noise * scatter_of(self, predict(self, inputs, law=self.law)))
         return tuple(np.quantile(draws, uncertainty.ends(level), axis=0))
+
+    def interval(self, level=0.95):
+        """The laws of lower and of upper ends of each constant's interval: so many standard errors, on the log scale
+        for a positive one; by Student's t of runs - 1 degrees of freedom below 30 runs. Raises InputError for a level
+        that is no share.
+
+        Example:
+          >>> low, high = fit.interval(0.8)  # doctest: +SKIP
+        """
+        width = uncertainty.student(level, self.facts["runs"])
+        ends = []
+        for sign in (-1, 1):
+            values = {}
+            for name, about in self.law.constants.items():
+                value, error = getattr(self.law, name), math.sqrt(self.covariance[name][name])
+                moved = value * math.exp(sign * width * error) if about.positive else value + sign * width * error
+                known = not math.isnan(getattr(self.standard_errors, name))
+                values[name] = float(np.clip(moved, about.lower, about.upper)) if known else math.nan
+            ends.append(type(self.law)(**values))
+        return tuple(ends)
 
     def sample(self, draws=1000, seed=0):
         """A batch of laws drawn from a normal with the fit's covariance, in the coordinates that fits use.
 
         That is on the log scale for positive constants, and by its size amid the table for one that scales a term.
+        Below 30 runs from Student's t of runs - 1 degrees of freedom, as few runs do not tell their own scatter.
         """
         spread = uncertainty.as_matrix(self.covariance)
         if not np.all(np.isfinite(spread)):
             raise InputError(f"laws are drawn from the constants' covariance, which this fit does not know (errors: "
                              f"{self.errors}): fit again with errors='sandwich' or 'bootstrap'.")
-        return uncertainty.draw(self.law, spread, self.facts["ranges"], draws, seed)
+        return uncertainty.draw(self.law, spread, self.facts["ranges"], draws, seed,
+                                uncertainty.degrees_of(self.facts["runs"]))
 
     def bootstrap(self, draws=1000, seed=0, progress=None, starts="global"):
         """Refit to tables in which whole runs are resampled -> `Bootstrap`.
@@ -101,8 +132,10 @@ class Fit:
         save_fit(self, path)
 
 
+DRAWN = 1000  # laws, for the interval of a prediction
 DRAWS = 512  # of the bootstrap, searched and solved at once; fewer where that were more than ROWS rows, to bound memory
 ROWS = 1 << 20
+ONE_RUN = "unknown: all rows are of one run, and only other runs can say how runs differ"
 SEARCHED = 3  # places of each draw's own search that are followed where the first does not agree with the fit's optimum
 
 
@@ -161,14 +194,17 @@ def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bou
       prior: {"alpha": (0.34, 0.05)}, mean and standard deviation, the latter of the logarithm for a positive constant.
         Minimised is then objective / phi + sum(((x - mean) / sd)^2) / 2, phi the noise of the fit without the prior.
       bounds: {"beta": (0.1, 1.0)}, within the law's own.
-      weights: [n], on top of the table's; or "run", every run counting the same. A matrix [fits, n] is as many fits at
-        once, each with a global search of its own: `GroupFits`, whose errors are by the sandwich unless asked for.
+      weights: [n], on top of the table's; or "run", every run counting the same; or "trajectory": the rows of a run
+        are taken as correlated, as they wander about a first fit (`wander`), and weigh what they know. A matrix
+        [fits, n] is as many fits at once, each with a global search of its own: `GroupFits`, whose errors are by the
+        sandwich unless asked for.
       x: the column that `PowerLaw` reads.
       optimizer: any optax optimiser in place of the default solver, for at most `max_steps` steps from each start,
         then polished by the default solver unless polish=False.
       start: a law of the class, say from the steps of `recipes`: one more start beside those of the search.
-      errors: "sandwich" (clustered by run), "bootstrap" (`draws` tables with whole runs resampled, from `seed`), None,
-        or "auto": the bootstrap for absolute deviations and where most residuals lie outside Huber's corner.
+      errors: "sandwich" (clustered by run), "jackknife" (the same with each run's score as without that run, for few
+        runs), "bootstrap" (`draws` tables with whole runs resampled, from `seed`), None, or "auto": the bootstrap for
+        absolute deviations and where most residuals lie outside Huber's corner.
       drop_bad: leave unusable rows out, listed, instead of refusing the table.
       progress: called with the number of fits that have ended since the last call.
 
@@ -184,23 +220,40 @@ def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bou
       0.5 2.0
     """
     check_errors(errors, draws)
-    many = np.ndim(weights) == 2
+    many, correlated = np.ndim(weights) == 2, isinstance(weights, str) and weights == "trajectory"
     task = make_task(Law, runs, objective=objective, fix=fix, free=free, tie=tie, prior=prior, bounds=bounds,
-                     weights=None if many else weights, x=x, optimizer=optimizer, max_steps=max_steps, start=start,
-                     drop_bad=drop_bad)
+                     weights=None if many or correlated else weights, x=x, optimizer=optimizer, max_steps=max_steps,
+                     start=start, drop_bad=drop_bad)
     if many:
         from jaxscale.groups import fit_weightings
 
         return fit_weightings(task, checked_weights(weights, runs, task.runs), errors, polish, draws, seed, progress)
     with jax.enable_x64(True):
-        return fit_task(task, polish, errors, draws, seed, progress)
+        if not correlated:
+            return fit_task(task, polish, errors, draws, seed, progress)
+        task, spread = _whitened(task, polish)
+        found = fit_task(task, polish, errors, draws, seed, progress)
+        return dataclasses.replace(found, facts=found.facts | {"wander": spread._asdict()})
+
+
+def _whitened(task, polish):
+    """The task with the rows of each run taken to be correlated as they are about a first fit, its start; `Wander`."""
+    if task.objective.name == "lad":
+        raise InputError("weights='trajectory' is generalised least squares, and absolute deviations have no squares: "
+                         "fit with objective=squares() or huber(1e-3).")
+    first = fit_task(task, polish, None, 0, 0, None)
+    spread = wander_of(first)
+    if spread is None:
+        raise InputError("weights='trajectory' wants several rows of a run at different S or D, which the law reads, "
+                         "and there are none: leave it out, or name the column of run ids with run=.")
+    return dataclasses.replace(task, whitening=whitening_of(task, spread), start=first.law), spread
 
 
 def check_errors(errors, draws):
     """Raise InputError for errors that there are none of."""
-    if errors not in ("auto", "sandwich", "bootstrap", None):
-        raise InputError(f"errors must be 'auto', 'sandwich', 'bootstrap' or None, not {errors!r}.")
-    if errors != "sandwich" and errors is not None and draws < 2:
+    if errors not in ("auto", "sandwich", "jackknife", "bootstrap", None):
+        raise InputError(f"errors must be 'auto', 'sandwich', 'jackknife', 'bootstrap' or None, not {errors!r}.")
+    if errors in ("auto", "bootstrap") and draws < 2:
         raise InputError(f"a bootstrap needs at least 2 draws, not {draws}: 1000 give errors to 3%.")
 
 
@@ -230,7 +283,7 @@ def conclude(task, point, values, tried, ends, errors, draws, seed, progress):
             problem, np.asarray(rows(problem, point).residuals), task.weights)])
         point = exact if passed and not task.prior else point
     stack = stacks.Stack.of_weights(task, task.weights[None])
-    found = stacks.conclude(stack, point[None], values[None], ends, objective)
+    found = stacks.conclude(stack, point[None], values[None], ends, objective, errors == "jackknife")
     judged, r = found.judged, found.rows.residuals[0]
     at_bound = tuple("=".join(group) for group, off in zip(task.groups, judged.inner[0], strict=True) if not off)
     certificate = Certificate(float(judged.promised[0]), int(judged.agreeing[0]), tried, float(judged.condition[0]),
@@ -247,11 +300,15 @@ def conclude(task, point, values, tried, ends, errors, draws, seed, progress):
             ", since absolute deviations have no curvature" if task.objective.name == "lad" else
             f", since {outside:.0%} of the residuals lie outside Huber's corner")
         how = f"bootstrap of {drawn.scheme}, {drawn.failed:.1%} failed{why}"
+    elif unknown is ONE_RUN and task.whitening is not None:
+        covariance, how = stacks.model_covariance(stack, found)[0], "of rows correlated along their one run"
+        natural = as_floats(type(law)(*(np.sqrt(np.diag(covariance)) * stacks.sizes(task, found.rows.theta)[0])))
     else:
         known = np.nan if unknown else 1.0
         covariance = known * found.covariance[0]
         natural = as_floats(type(law)(*(known * found.standard_errors[0])))
-        how = unknown or f"sandwich clustered by run ({task.run_count} runs)" + (
+        kind = "jackknife of runs" if errors == "jackknife" else "sandwich clustered by run"
+        how = unknown or f"{kind} ({task.run_count} runs)" + (
             f", curvature smoothed over {uncertainty.bandwidth(r, task.weights):.2g}" if task.objective.robust else "")
     stuck = {name: np.nan for names in at_bound for name in names.split("=")}  # a bound is not an estimate
     natural = dataclasses.replace(natural, **stuck)
@@ -271,7 +328,7 @@ def why_unknown(task, weights, run):
     if rows <= free and not task.prior:
         return f"unknown: {rows} rows for {free} constants leave nothing to judge them by"
     if run.max() < 1:
-        return "unknown: all rows are of one run, and only other runs can say how runs differ"
+        return ONE_RUN
     return None
 
 

@@ -232,7 +232,8 @@ class _Batch:
         solved = stacks.solve(stack, count)
         if stack.task.prior:
             stack, solved = stacks.weigh_priors(stack, solved, count)
-        found = stacks.conclude(stack, solved.best.points, solved.values, solved.best)
+        found = stacks.conclude(stack, solved.best.points, solved.values, solved.best,
+                                jackknife=self.how[0] == "jackknife")
         alone = solved.plain | ~np.isfinite(solved.values.min(axis=1))
         for place, i in enumerate(members[:count]):
             if solved.flat[place]:

@@ -15,6 +15,21 @@ from jaxscale.terms import scaling_constants, term_shares
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
+class Whitening:
+    """What makes the correlated residuals of each run independent: a matrix a run, of its rows."""
+
+    places: np.ndarray  # [runs, m], where a run's rows stand in the table; n where it has fewer
+    factors: np.ndarray  # [runs, m, m], zero there
+
+    def __call__(self, residuals):
+        """Residuals [n], zero for rows of no run."""
+        own = residuals.at[self.places].get(mode="fill", fill_value=0.0)
+        white = jnp.einsum("gij,gj->gi", self.factors, own)
+        return jnp.zeros_like(residuals).at[self.places].set(white, mode="drop")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
     """All that fits of one law to one table share.
 
@@ -39,6 +54,7 @@ class Problem:
     Law: type = dataclasses.field(metadata={"static": True})
     centred: tuple = dataclasses.field(metadata={"static": True})
     log: bool = dataclasses.field(metadata={"static": True})
+    whitening: Whitening | None = None  # of residuals that are correlated along runs
 
     def repeated(self, count):
         """The table `count` times, on a leading axis of its data."""
@@ -84,7 +100,8 @@ class Problem:
     def residuals_of(self, theta):
         predicted = from_unconstrained(self.Law, theta)(*self.inputs)
         predicted = jnp.broadcast_to(predicted, self.target.shape)
-        return jnp.log(predicted) - self.target if self.log else predicted - self.target
+        residuals = jnp.log(predicted) - self.target if self.log else predicted - self.target
+        return residuals if self.whitening is None else self.whitening(residuals)
 
     def value(self, u, weights):
         r = self.residuals(u)
@@ -105,7 +122,8 @@ def sweep(problem, u, weights, exact):
 
     The latter is positive semi-definite: rows outside a robust objective's corner are reweighted.
     """
-    closed = problem.power_sum is not None and problem.power_sum.products is not None
+    known = problem.power_sum
+    closed = known is not None and known.products is not None and problem.whitening is None
     of = _in_closed_form if closed else _by_differentiation
     fitted, prior, off = of(problem, u, weights, exact), jnp.diag(problem.prior_precision), u - problem.prior_mean
     return Sweep(fitted.value + 0.5 * off @ prior @ off, fitted.gradient + prior @ off, fitted.curvature + prior)

@@ -177,10 +177,10 @@ class Concluded(NamedTuple):
 
 
 @np.errstate(all="ignore")  # of fits that ended nowhere
-def conclude(stack, points, values, ends=None, objective=None):
+def conclude(stack, points, values, ends=None, objective=None, jackknife=False):
     """Judge the points [fits, q], the best ends of `values` [fits, starts], and say how sure the constants are.
 
-    ends: `Ends` at the points, where the solver's own derivatives there are known.
+    ends: `Ends` at the points, where the solver's own derivatives there are known; jackknife: by leaving runs out.
     """
     task, problem = stack.task, dataclasses.replace(stack.problem, **stack.data)
     known = stack.rows(points)
@@ -200,15 +200,29 @@ def conclude(stack, points, values, ends=None, objective=None):
     judged = judge(problem.lower, problem.upper, points, values, looks, objective, floor * np.ones(len(stack)))
     bend = looks.hessian - _squared(jacobian, side * (np.abs(residuals) <= problem.delta)) - information
     free = uncertainty.clustered_sandwich(task.objective, residuals, jacobian, bend, stack.weights, stack.run,
-                                          information, judged.inner)
+                                          information, judged.inner, jackknife)
     covariance = slope @ free @ np.swapaxes(slope, 1, 2)
-    size = np.stack([np.exp(theta[:, i]) if about.positive else np.ones(len(theta))
-                     for i, about in enumerate(task.Law.constants.values())], axis=1)
-    errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)) * size
+    errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)) * sizes(task, theta)
     outside = np.average(np.abs(residuals) > task.objective.delta, weights=stack.weights, axis=1)
     at_bound = ~judged.inner @ task.selected.T  # a bound is not an estimate
     return Concluded(objective, judged, covariance, np.where(at_bound, np.nan, errors), known,
                      outside, looks.hessian, laws(task, theta))
+
+
+def model_covariance(stack, found):
+    """Covariances [fits, p, p] of theta where every row is on its own and of like noise; of what is `Concluded`."""
+    task, slope, inner = stack.task, found.rows.slope, found.judged.inner
+    rows = np.sum(stack.weights > 0, axis=1)
+    phi = uncertainty.noise(task.objective, found.rows.residuals, stack.weights) * rows / (rows - inner.sum(axis=1))
+    both = inner[:, :, None] & inner[:, None, :]
+    inverse = np.where(both, np.linalg.pinv(np.where(both, found.hessian, 0.0), hermitian=True), 0.0)
+    return slope @ (phi[:, None, None] * inverse) @ np.swapaxes(slope, 1, 2)
+
+
+def sizes(task, theta):
+    """What an error of theta [fits, p] is multiplied by to be one of the constants."""
+    return np.stack([np.exp(theta[:, i]) if about.positive else np.ones(len(theta))
+                     for i, about in enumerate(task.Law.constants.values())], axis=1)
 
 
 def _squared(jacobian, weights):

@@ -17,7 +17,7 @@ from jaxscale.laws.base import to_unconstrained
 from jaxscale.minimise import takes_curvature
 from jaxscale.objectives import Objective, huber
 from jaxscale.powers import power_sum
-from jaxscale.problem import Problem, free_of
+from jaxscale.problem import Problem, Whitening, free_of
 from jaxscale.runs import Runs
 from jaxscale.solver import damped_newton
 from jaxscale.starts import find_power_starts, find_starts, find_starts_each
@@ -42,6 +42,7 @@ class Task:
     start: object | None = None  # a law whose constants are one more start
     centring: bool = True
     phi: float | None = None  # the noise that priors are weighed against; None: priors are left out
+    whitening: Whitening | None = None
 
     def problem(self, corner=None):
         """The question as numbers; |r| is rounded over `corner`, in units of the typical output; None: the last one."""
@@ -66,7 +67,7 @@ class Task:
         mean, precision = self.prior_terms(self.prior)
         return Problem(inputs, np.log(observed) if objective.log else observed, self.selected.astype(float), offset,
                        np.array(ends[0]), np.array(ends[1]), objective.scale, objective.delta, objective.overestimate,
-                       mean, precision, centre, power_sum, self.Law, self._centred, objective.log)
+                       mean, precision, centre, power_sum, self.Law, self._centred, objective.log, self.whitening)
 
     @functools.cached_property
     def selected(self):

@@ -68,10 +68,13 @@ def noise(objective, residuals, weights):
             / np.average(smoothed_curvature(objective, residuals, weights), weights=weights, axis=-1))
 
 
-def clustered_sandwich(objective, residuals, jacobian, bend, weights, run, prior, inner):
+def clustered_sandwich(objective, residuals, jacobian, bend, weights, run, prior, inner, jackknife=False):
     """Covariances [fits, q, q] of the free coordinates: A^-1 B A^-1, B the sum over runs of the square of its score.
 
-    Liang & Zeger 1986, with the small-sample factor G/(G-1) (n-1)/(n-q) for G runs and n rows. `bend` [fits, q, q] is
+    Liang & Zeger 1986, with the small-sample factor G/(G-1) (n-1)/(n-q) for G runs and n rows. With `jackknife` each
+    run's A^-1 score is (A - A_g)^-1 score, which is how far leaving the run out moves the fit, to first order, and the
+    factor (G-1)/G: residuals are small where a run decides the fit alone, and with few runs the first is too sure
+    (MacKinnon, Nielsen & Webb 2023, CV3; linearised as in their 2024 paper on binary responses). `bend` [fits, q, q] is
     the part of A from the curvature of the residuals; `prior` [fits, q, q], in units of the objective, adds to A, and
     to B as information of its own. Coordinates that are not `inner` [fits, q], at a bound, have no variance. NaN where
     a constant changes nothing.
@@ -93,17 +96,55 @@ def clustered_sandwich(objective, residuals, jacobian, bend, weights, run, prior
     np.add.at(scores, (np.arange(fits)[:, None], run), jacobian * (weights * slope(objective, residuals))[..., None])
     runs = np.sum(np.any(scores != 0, axis=2), axis=1)
     small = runs / np.maximum(runs - 1, 1) * (rows - 1) / np.maximum(rows - free, 1)
+    prior = np.where(both, prior, 0.0)
+    A = A + prior
+    if jackknife:
+        whole = np.where(able[:, None, None], A, 0.0) + 1e-13 * np.eye(q) * size[..., None] ** 2
+        scores = _without_each(whole, scores, jacobian * np.sqrt(curvature)[..., None], run, size)
+        small = (runs - 1) / runs
     B = np.swapaxes(scores, 1, 2) @ scores * small[:, None, None]
     if np.any(prior):
-        prior = np.where(both, prior, 0.0)
-        A, B = A + prior, B + prior * noise(objective, residuals, weights)[:, None, None]
+        B = B + prior * noise(objective, residuals, weights)[:, None, None]
     spread = _outer(np.sqrt(np.where(able[:, None], np.diagonal(A, axis1=1, axis2=2), 1.0)))
     inverse = np.linalg.pinv(np.where(able[:, None, None], A / spread, np.eye(q)), hermitian=True) / spread
     return np.where(able[:, None, None], np.where(both, inverse @ B @ inverse, 0.0), np.nan)
 
 
+def _without_each(A, scores, jacobian, run, size):
+    """Scores [fits, G, q] as A (A - A_g)^-1 score, A_g [q, q] what the rows of run g, jacobian [fits, n, q], add to A.
+
+    Where the others do not know a direction, 1e-6 of A is left of it.
+    """
+    fits, _, q = jacobian.shape
+    own = np.zeros((*scores.shape, q))
+    np.add.at(own, (np.arange(fits)[:, None], run), jacobian[..., :, None] * jacobian[..., None, :])
+    root = np.linalg.cholesky(A / _outer(size)) * size[..., None]
+    inverse = np.linalg.inv(root)[:, None]
+    left, vectors = np.linalg.eigh(np.eye(q) - inverse @ own @ np.swapaxes(inverse, -1, -2))
+    white = np.swapaxes(vectors, -1, -2) @ (inverse @ scores[..., None]) / np.maximum(left, 1e-6)[..., None]
+    return (root[:, None] @ vectors @ white)[..., 0]
+
+
 def _outer(x):
     return x[:, :, None] * x[:, None, :]
+
+
+MANY = 30  # runs from which on a normal, and multinomial resampling, will do
+
+
+def student(level, runs):
+    """The quantile of a central interval in standard errors: of Student's t of runs - 1 degrees below 30 runs.
+
+    That is what simulations of regressions with few clusters advise (Cameron & Miller 2015, section VI).
+    """
+    from scipy.special import stdtrit
+
+    return float(-stdtrit(degrees_of(runs), ends(level)[0]))
+
+
+def degrees_of(runs):
+    """Of freedom, of errors from so many runs."""
+    return runs - 1 if 2 <= runs < MANY else math.inf
 
 
 def resampled_counts(runs, draws, seed):
@@ -113,7 +154,7 @@ def resampled_counts(runs, draws, seed):
     (Rubin 1981) keeps every run at a positive weight.
     """
     rng = np.random.default_rng(seed)
-    if runs >= 30:
+    if runs >= MANY:
         return rng.multinomial(runs, np.full(runs, 1 / runs), draws).astype(np.float64)
     return rng.dirichlet(np.ones(runs), draws) * runs
 
@@ -252,9 +293,15 @@ class Normal:
                            for (name, about), held in zip(self.Law.constants.items(), self.held, strict=True)})
 
 
-def draw(law, covariance, ranges, draws, seed):
-    """Laws from a normal with a covariance [p, p] of the unconstrained constants, in the coordinates of `Normal`."""
-    white = np.random.default_rng(seed).standard_normal((draws, len(law.constants)))
+def draw(law, covariance, ranges, draws, seed, degrees=math.inf):
+    """Laws from a normal with a covariance [p, p] of the unconstrained constants, in the coordinates of `Normal`.
+
+    degrees: of freedom of Student's t in place of the normal, for a covariance that few runs tell.
+    """
+    rng = np.random.default_rng(seed)
+    white = rng.standard_normal((draws, len(law.constants)))
+    if degrees < math.inf:
+        white = white / np.sqrt(rng.chisquare(degrees, (draws, 1)) / degrees)
     with jax.enable_x64(True):
         return as_floats(_laws(Normal.about(law, covariance, ranges), white))
 

@@ -6,17 +6,20 @@ The offset is a constant of the run, the drift an Ornstein-Uhlenbeck process in 
 residuals of real trajectories are smooth there, and taking rows as independent would make any forecast overconfident.
 """
 
+import dataclasses
 import itertools
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxscale.problem import rows
+from jaxscale.errors import InputError
+from jaxscale.problem import Whitening, rows
 
 ROWS, RUNS = 16, 64  # of a run, and of a table, that are looked at
 OFFSETS, NOISES = 4.0 ** np.arange(-3, 6), 4.0 ** np.arange(-7, 4)  # variances over the drift's
 LENGTHS = 2.0 ** np.arange(-3, 3)
+LARGEST = 1 << 24  # numbers that the matrices of whitening may be
 
 
 class Wander(NamedTuple):
@@ -37,23 +40,64 @@ def wander_of(fit):
     known = fit.facts.get("wander")
     if known or fit.task is None:
         return known and Wander(**known)
-    task = fit.task
-    along = next((x for name, x in zip(task.names.values(), task.inputs, strict=True) if name in "SDCM"), None)
-    if along is None:
-        return None
-    used = np.flatnonzero(task.weights > 0)
+    task = dataclasses.replace(fit.task, whitening=None)
+    depth, places = _trajectories(task)
     with jax.enable_x64(True):
         residuals = np.asarray(rows(task.problem(), fit.point).residuals)
     if not task.objective.log:
         residuals = np.log1p(residuals / task.observed)
-    run = task.run[used]
-    places = [used[run == each] for each in np.unique(run)]
+    few = len(places) / max(len(places) - len(task.groups), 1)
     places = [place[np.linspace(0, len(place) - 1, min(len(place), ROWS)).astype(int)] for place in places]
-    places = [place for place in places if np.ptp(along[place]) > 0][:RUNS]
-    if not places:
-        return None
-    few = len(np.unique(run)) / max(len(np.unique(run)) - len(task.groups), 1)
-    return most_likely([residuals[place] for place in places], [np.log(along[place]) for place in places], few)
+    places = [place for place in places if depth is not None and np.ptp(depth[place]) > 0][:RUNS]
+    return most_likely([residuals[place] for place in places], [depth[place] for place in places], few) if places else (
+        None)
+
+
+def scatter_of(fit, predicted):
+    """The standard deviation of ln loss of one row of a new run about a fit's law, at losses `predicted`.
+
+    Its seed's offset, drift and noise where the table has trajectories, else the residuals'.
+    """
+    known = wander_of(fit)
+    if known is not None:
+        return np.full(np.shape(predicted), np.sqrt(known.offset**2 + known.drift**2 + known.noise**2))
+    free = len(fit.law.constants) - len(fit.facts["held"]) - sum(len(group) - 1 for group in fit.facts["tied"])
+    rms = fit.facts["rms_residual"] * np.sqrt(fit.facts["points"] / max(fit.facts["points"] - free, 1))
+    return rms * np.ones(np.shape(predicted)) if fit.facts["objective"]["log"] else rms / predicted
+
+
+def _trajectories(task):
+    """The logarithm of the rows' steps, None for a law of sizes alone, and where the rows of each run stand."""
+    along = next((x for name, x in zip(task.names.values(), task.inputs, strict=True) if name in "SDCM"), None)
+    used = np.flatnonzero(task.weights > 0)
+    order = used[np.argsort(task.run[used], kind="stable")]
+    runs = np.split(order, np.flatnonzero(np.diff(task.run[order])) + 1)
+    return None if along is None else np.log(along), runs
+
+
+def whitening_of(task, wander):
+    """`Whitening` of a task's rows by how its runs wander; a row that is alone keeps its own variance.
+
+    Each run's residuals are multiplied by the inverse of the Cholesky factor of their covariance over its diagonal:
+    the squares that are left to minimise are those of generalised least squares (Aitken 1936).
+    """
+    depth, runs = _trajectories(task)
+    longest = max(map(len, runs))
+    if len(runs) * longest**2 > LARGEST:
+        raise InputError(f"rows that are correlated are weighed by a matrix a run, and {len(runs)} runs of up to "
+                         f"{longest} rows are too long for that: leave rows out, as with runs.thin(100).")
+    places, factors = np.full((len(runs), longest), len(task.weights)), np.zeros((len(runs), longest, longest))
+    parts = np.square([wander.offset, wander.drift, wander.noise])
+    offset, drift, noise = parts / parts.sum()
+    for i, rows_of in enumerate(runs):
+        t, n = depth[rows_of], len(rows_of)
+        if np.ptp(task.weights[rows_of]) > 0:
+            raise InputError("weights='trajectory' finds what the rows of a run weigh, and the table's own weights "
+                             "differ inside a run: leave them out, or give each run one weight.")
+        drifts = drift * np.exp(-np.abs(t[:, None] - t) / wander.length)
+        covariance = offset + drifts + (noise + 1e-9) * np.eye(n)
+        places[i, :n], factors[i, :n, :n] = rows_of, np.linalg.inv(np.linalg.cholesky(covariance))
+    return Whitening(places, factors)
 
 
 def most_likely(residuals, depths, enlarged=1.0):

@@ -747,7 +747,7 @@ BAD_QUESTIONS = {
     "weights of NaN": ({"weights": np.full(40, np.nan)}, ["weights=", "finite"]),
     "weights of words": ({"weights": ["a"] * 40}, ["weights=", "number"]),
     "weights all zero": ({"weights": np.zeros(40)}, ["5 free constants", "0"]),
-    "errors' name": ({"errors": "jackknife"}, ["errors", "'sandwich'", "'jackknife'"]),
+    "errors' name": ({"errors": "jacknife"}, ["errors", "'sandwich'", "'jacknife'"]),
     "one draw": ({"errors": "bootstrap", "draws": 1}, ["2 draws", "1"]),
     "objective by name": ({"objective": "huber"}, ["objective=", "huber", "'huber'"]),
     "optimiser by name": ({"optimizer": "adam"}, ["optimizer=", "optax", "'adam'"]),
