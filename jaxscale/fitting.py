@@ -81,7 +81,7 @@ class Fit:
         Example:
           >>> low, high = fit.interval(0.8)  # doctest: +SKIP
         """
-        width = uncertainty.student(level, self.facts["runs"])
+        width = uncertainty.student(level, uncertainty.degrees_of(self.facts["runs"]))
         ends = []
         for sign in (-1, 1):
             values = {}
@@ -124,6 +124,18 @@ class Fit:
             raise InputError("a bootstrap needs at least 2 runs to resample, and all rows are of one: name the column "
                              "of run ids with run= (--column run=...) if they are not.")
         return _bootstrap(self.task, self.point, draws, seed, progress, starts)
+
+    def profile(self, level=0.95, constants=None, at=None, errors="runs"):
+        """Intervals from profiles of the objective, of the constants and of the loss at a point -> `Profiles`.
+
+        Each is held at values about its best and all others refitted: see `jaxscale.profiles.profile`.
+
+        Example:
+          >>> print(fit.profile(0.8, at={"N": 1e10, "D": 2e11}))  # doctest: +SKIP
+        """
+        from jaxscale.profiles import profile
+
+        return profile(self, level, constants, at, errors)
 
     def save(self, path):
         """Write the fit as JSON, atomically, never over the table it was fitted to. `load_fit` reads it back."""

@@ -132,18 +132,16 @@ def _outer(x):
 MANY = 30  # runs from which on a normal, and multinomial resampling, will do
 
 
-def student(level, runs):
-    """The quantile of a central interval in standard errors: of Student's t of runs - 1 degrees below 30 runs.
-
-    That is what simulations of regressions with few clusters advise (Cameron & Miller 2015, section VI).
-    """
+def student(level, degrees):
+    """The quantile of a central interval, in standard errors: Student's t, the normal for infinite degrees."""
     from scipy.special import stdtrit
 
-    return float(-stdtrit(degrees_of(runs), ends(level)[0]))
+    return float(-stdtrit(degrees, ends(level)[0]))
 
 
 def degrees_of(runs):
-    """Of freedom, of errors from so many runs."""
+    """Of freedom, of errors from so many runs: below 30 one less, as simulations of regressions with few clusters
+    advise (Cameron & Miller 2015, section VI); from there on infinite."""
     return runs - 1 if 2 <= runs < MANY else math.inf
 
 
