@@ -43,6 +43,16 @@ class Fit:
 
     __repr__ = __str__
 
+    @property
+    def free(self):
+        """How many constants were fitted: tied ones are one."""
+        return len(self.law.constants) - len(self.facts["held"]) - sum(len(group) - 1 for group in self.facts["tied"])
+
+    @property
+    def degrees(self):
+        """Of freedom of Student's t, by which intervals are made; infinite from 30 runs on."""
+        return uncertainty.degrees_of(self.facts["runs"], self.facts["points"], self.free - len(self.facts["prior"]))
+
     def predict(self, **inputs):
         """The law at the given inputs, as NumPy float64; warns outside the range of the table.
 
@@ -67,9 +77,8 @@ class Fit:
         if new_run:
             rng = np.random.default_rng(1)
             noise = rng.standard_normal(draws.shape)
-            degrees = uncertainty.degrees_of(self.facts["runs"])
-            if degrees < math.inf:
-                noise /= np.sqrt(rng.chisquare(degrees, draws.shape) / degrees)
+            if self.degrees < math.inf:
+                noise /= np.sqrt(rng.chisquare(self.degrees, draws.shape) / self.degrees)
             draws = draws * np.exp(noise * scatter_of(self, predict(self, inputs, law=self.law)))
         return tuple(np.quantile(draws, uncertainty.ends(level), axis=0))
 
@@ -81,13 +90,13 @@ class Fit:
         Example:
           >>> low, high = fit.interval(0.8)  # doctest: +SKIP
         """
-        width = uncertainty.student(level, uncertainty.degrees_of(self.facts["runs"]))
-        ends = []
+        width, ends = uncertainty.student(level, self.degrees), []
         for sign in (-1, 1):
             values = {}
             for name, about in self.law.constants.items():
                 value, error = getattr(self.law, name), math.sqrt(self.covariance[name][name])
-                moved = value * math.exp(sign * width * error) if about.positive else value + sign * width * error
+                with np.errstate(over="ignore"):
+                    moved = value * np.exp(sign * width * error) if about.positive else value + sign * width * error
                 known = not math.isnan(getattr(self.standard_errors, name))
                 values[name] = float(np.clip(moved, about.lower, about.upper)) if known else math.nan
             ends.append(type(self.law)(**values))
@@ -104,7 +113,7 @@ class Fit:
             raise InputError(f"laws are drawn from the constants' covariance, which this fit does not know (errors: "
                              f"{self.errors}): fit again with errors='sandwich' or 'bootstrap'.")
         return uncertainty.draw(self.law, spread, self.facts["ranges"], draws, seed,
-                                uncertainty.degrees_of(self.facts["runs"]))
+                                self.degrees)
 
     def bootstrap(self, draws=1000, seed=0, progress=None, starts="global"):
         """Refit to tables in which whole runs are resampled -> `Bootstrap`.
@@ -136,6 +145,19 @@ class Fit:
         from jaxscale.profiles import profile
 
         return profile(self, level, constants, at, errors)
+
+    def card(self):
+        """All that it takes to make this fit again, as JSON data: what `save` writes, and `jaxscale verify` asks again.
+
+        The law, rows by number and their digest, weights, objective, constants held, tied and known before, the seed,
+        what came out with its certificate, and the versions it was made with.
+
+        Example:
+          >>> fit.card()["facts"]["asked"]["digest"]  # doctest: +SKIP
+        """
+        from jaxscale.files import as_document
+
+        return as_document(self)
 
     def save(self, path):
         """Write the fit as JSON, atomically, never over the table it was fitted to. `load_fit` reads it back."""
@@ -327,8 +349,8 @@ def conclude(task, point, values, tried, ends, errors, draws, seed, progress):
     stuck = {name: np.nan for names in at_bound for name in names.split("=")}  # a bound is not an estimate
     natural = dataclasses.replace(natural, **stuck)
     return Fit(law, float(found.objective[0]), certificate.converged, natural,
-               uncertainty.as_dict(task.Law.constants, covariance), how, certificate, _facts(task, r, outside), task,
-               point)
+               uncertainty.as_dict(task.Law.constants, covariance), how, certificate,
+               _facts(task, r, outside, {"errors": errors, "draws": draws, "seed": seed}), task, point)
 
 
 def wants_bootstrap(task, errors, outside):
@@ -375,7 +397,7 @@ def _search(task, starts, polish):
     return ends._replace(values=values)
 
 
-def _facts(task, residuals, outside):
+def _facts(task, residuals, outside, errors):
     """What the report and the file say of the table and the question."""
     import optax
 
@@ -401,5 +423,6 @@ def _facts(task, residuals, outside):
         "digest": task.runs.digest,
         "notes": list(task.runs.notes),
         "dropped": [list(row) for row in task.runs.dropped],
+        "asked": task.asked() | errors,
         "versions": {"jaxscale": jaxscale.__version__, "jax": jax.__version__, "optax": optax.__version__},
     }

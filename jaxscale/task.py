@@ -153,6 +153,34 @@ class Task:
         """1.0 for each free coordinate that a prior says something of, else 0.0: [q]."""
         return np.array([float(any(name in self.prior for name in group)) for group in self.groups])
 
+    def asked(self):
+        """The question as plain data, by which `cards.verify` asks it again: rows by number, weights where not all 1.
+
+        Weights of a table whose runs each have one are listed run by run.
+        """
+        runs, weights = dataclasses.replace(self.runs, weights=self.row_weights), None
+        if np.any(self.row_weights != 1):
+            first = np.unique(runs.run, return_index=True)[1]
+            by_run = np.array_equal(self.row_weights[first][runs.run], self.row_weights)
+            weights = {"runs" if by_run else "rows": self.row_weights[first if by_run else slice(None)].tolist()}
+        ends = np.flatnonzero(np.diff(runs.row) != 1)
+        own = {name: (about.lower, about.upper) for name, about in self.Law.constants.items()}
+        return {
+            "rows": [[int(runs.row[i]), int(runs.row[j])] for i, j in zip(
+                [0, *(ends + 1)], [*ends, len(runs) - 1], strict=True)],
+            "digest": runs.digest,
+            "columns": {name: column for name, column in runs.names.items() if name != "run"},
+            "objective": dataclasses.asdict(self.objective) | {"delta": None if math.isinf(self.objective.delta) else
+                                                               self.objective.delta},
+            "fix": self.held,
+            "tie": [list(group) for group in self.groups if len(group) > 1],
+            "prior": {name: list(pair) for name, pair in self.prior.items()},
+            "bounds": {name: list(pair) for name, pair in self.bounds.items() if pair != own[name]},
+            "x": self.names.get("x"),
+            "weights": weights,
+            "trajectory": self.whitening is not None,
+        }
+
     @property
     def patience(self):
         """Steps that the default solver may take: thousands along a curved valley, fewer where each sweep is long."""

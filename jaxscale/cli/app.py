@@ -13,6 +13,7 @@ from jaxscale.cli.pareto import pareto
 from jaxscale.cli.plan import plan
 from jaxscale.cli.predict import predict
 from jaxscale.cli.recipe import recipe
+from jaxscale.cli.verify import verify
 
 
 def _version(wanted: bool):
