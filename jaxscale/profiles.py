@@ -107,8 +107,8 @@ def profile(fit, level=0.95, constants=None, at=None, errors="runs"):
       >>> fit = jsc.fit(jsc.laws.PowerLaw, runs, fix={"x_c": 1.0, "alpha": 1.0}, free=("E",),
       ...               objective=jsc.squares(log=False))  # 1 + E is the mean
       >>> one = profile(fit, errors="rows")["E"]  # 2.1 -+ 3.182 0.2582 / 2
-      >>> print(f"{one.low:.4f} {one.high:.4f}")
-      1.6892 2.5108
+      >>> print(f"{one.low:.3f} {one.high:.3f}")
+      1.689 2.511
     """
     task = _checked(fit, errors)
     with jax.enable_x64(True):
@@ -171,9 +171,8 @@ def _noise(fit, known, level, errors):
     if not np.all(np.isfinite(covariance)):
         raise InputError(f"a profile by runs rises as the fit's own standard errors, which this fit does not know "
                          f"(errors: {fit.errors}): fit with errors='sandwich', or ask for errors='rows'.")
-    degrees = uncertainty.degrees_of(fit.facts["runs"])
-    return covariance, uncertainty.student(level, degrees), f"as the {fit.errors.split(',')[0]}" + (
-        f", t of {degrees} degrees" if degrees < math.inf else "")
+    return covariance, uncertainty.student(level, fit.degrees), f"as the {fit.errors.split(',')[0]}" + (
+        f", t of {fit.degrees} degrees" if fit.degrees < math.inf else "")
 
 
 def _chosen(task, known, constants):

@@ -139,10 +139,11 @@ def student(level, degrees):
     return float(-stdtrit(degrees, ends(level)[0]))
 
 
-def degrees_of(runs):
-    """Of freedom, of errors from so many runs: below 30 one less, as simulations of regressions with few clusters
-    advise (Cameron & Miller 2015, section VI); from there on infinite."""
-    return runs - 1 if 2 <= runs < MANY else math.inf
+def degrees_of(runs, rows, free):
+    """Of freedom, of the errors of a fit of `free` constants: below 30 runs one less than those, as simulations of
+    regressions with few clusters advise (Cameron & Miller 2015, section VI), and no more than rows less constants.
+    """
+    return max(min(runs - 1, rows - free), 1) if 2 <= runs < MANY else math.inf
 
 
 def resampled_counts(runs, draws, seed):

@@ -61,8 +61,7 @@ def scatter_of(fit, predicted):
     known = wander_of(fit)
     if known is not None:
         return np.full(np.shape(predicted), np.sqrt(known.offset**2 + known.drift**2 + known.noise**2))
-    free = len(fit.law.constants) - len(fit.facts["held"]) - sum(len(group) - 1 for group in fit.facts["tied"])
-    rms = fit.facts["rms_residual"] * np.sqrt(fit.facts["points"] / max(fit.facts["points"] - free, 1))
+    rms = fit.facts["rms_residual"] * np.sqrt(fit.facts["points"] / max(fit.facts["points"] - fit.free, 1))
     return rms * np.ones(np.shape(predicted)) if fit.facts["objective"]["log"] else rms / predicted
 
 

@@ -60,7 +60,7 @@ def test_by_runs_it_rises_as_the_standard_errors(plane):
     found, (low, high) = fit.profile(0.8), fit.interval(0.8)
     for name in "cgh":
         assert (found[name].low, found[name].high) == pytest.approx((getattr(low, name), getattr(high, name)), rel=1e-6)
-    assert "11 degrees" in found.errors and found.width == pytest.approx(scipy.stats.t.ppf(0.9, 11))
+    assert "9 degrees" in found.errors and found.width == pytest.approx(scipy.stats.t.ppf(0.9, 9))
 
 
 def refitted(fit, held, penalty=None):

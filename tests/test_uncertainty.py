@@ -77,6 +77,16 @@ def test_the_sandwich_of_a_linear_law_is_the_textbooks(per_run):
         assert getattr(fit.standard_errors, name) == pytest.approx(math.sqrt(expected[i, i]), rel=1e-6)
 
 
+def test_the_jackknife_of_a_linear_law_leaves_each_run_out():
+    """(G-1)/G times the squares of how far leaving a run out moves the fit (MacKinnon, Nielsen & Webb 2023, CV3)."""
+    X, y, run = plane(3, 10, 4)
+    fit = plane_fit(X, y, run, errors="jackknife")
+    whole = np.linalg.lstsq(X, y, rcond=None)[0]
+    moved = np.array([np.linalg.lstsq(X[run != g], y[run != g], rcond=None)[0] - whole for g in range(10)])
+    np.testing.assert_allclose(matrix(fit.covariance), 0.9 * moved.T @ moved, rtol=1e-6)
+    assert "jackknife" in fit.errors and fit.standard_errors.g > plane_fit(X, y, run).standard_errors.g
+
+
 def test_ids_of_runs_may_be_anything():
     X, y, run = plane(3, 10, 4)
     one, other = plane_fit(X, y, run), plane_fit(X, y, np.array([f"run {9 - i}" for i in run]))
@@ -423,3 +433,75 @@ def test_a_priors_width_is_in_the_bootstrap():
     fit = jsc.fit(laws.PowerLaw, jsc.Runs.from_columns({"x": S, "loss": loss}), fix={"E": 1.5}, errors="bootstrap",
                   prior={"alpha": (0.5, 1e-4)}, draws=300, objective=jsc.squares())
     assert np.sqrt(fit.covariance["alpha"]["alpha"]) == pytest.approx(1e-4, rel=0.12)
+
+
+# ---- few runs, and runs that wander
+
+
+@pytest.mark.parametrize(("per_run", "quantile"), [(4, 1.8331), (1, 1.6449)])
+def test_intervals_are_students_below_thirty_runs(per_run, quantile):
+    """The 95% quantiles of t of 9 degrees and of a normal, from tables; a draw of t has a variance of 9/7."""
+    X, y, run = plane(3, 40 // per_run, per_run)
+    fit = plane_fit(X, y, run, errors="sandwich")
+    low, high = fit.interval(0.9)
+    assert (high.g - low.g) / 2 == pytest.approx(quantile * fit.standard_errors.g, rel=1e-4)
+    assert (high.g + low.g) / 2 == pytest.approx(fit.law.g)
+    spread = fit.sample(20000).g.std() / fit.standard_errors.g
+    assert spread == pytest.approx(math.sqrt(9 / 7) if per_run > 1 else 1.0, rel=3 * math.sqrt(3 / 40000))
+
+
+def test_a_new_run_scatters_besides():
+    X, y, run = plane(3, 40, 1)
+    fit = plane_fit(X, y, run, errors="sandwich")
+    ends = [np.diff(fit.predict_interval(0.68, new_run, x=2.0, z=2.0))[0] / 2 for new_run in (False, True)]
+    at, covariance = np.array([1.0, 2.0, 2.0]), matrix(fit.covariance)
+    known, own = at @ covariance @ at, np.sum((y - X @ [fit.law.c, fit.law.g, fit.law.h]) ** 2) / 37
+    # The half width of 68% by 1000 draws has a relative standard error of 0.04.
+    assert ends == pytest.approx([math.sqrt(known), math.sqrt(known + own)], rel=0.12)
+
+
+@jsc.law(inputs=("N", "S"))
+class Falling:
+    """L = a + b N + c S, of a size and a step."""
+
+    a: float = jsc.constant()
+    b: float = jsc.constant()
+    c: float = jsc.constant()
+
+    def __call__(self, N, S):
+        return self.a + self.b * N + self.c * S
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [1, 5])
+def test_trajectories_are_generalised_least_squares(runs):
+    """Aitken's estimate with the covariance that the fit reports; its errors from one run s^2 (X' W X)^-1."""
+    rng, rows = np.random.default_rng(0), 40 // runs
+    S, run = np.tile(np.geomspace(1.0, 40.0, rows), runs), np.repeat(np.arange(runs), rows)
+    X = np.column_stack([np.ones(40), np.repeat(rng.uniform(1, 9, runs), rows), S])
+    drift = np.exp(-np.abs(np.log(S)[:, None] - np.log(S))) * (run[:, None] == run)
+    y = X @ [6.0, 0.3, 0.05] + np.linalg.cholesky(0.2**2 * drift + 0.02**2 * np.eye(40)) @ rng.standard_normal(40)
+    table = jsc.Runs.from_columns({"N": X[:, 1], "S": S, "loss": y}, run=run)
+    question = {"fix": {"b": 0.0}} if runs == 1 else {}
+    fit = jsc.fit(Falling, table, objective=PLAIN, weights="trajectory", errors="sandwich", **question)
+    offset, drifts, length, noise = (fit.facts["wander"][name] for name in ("offset", "drift", "length", "noise"))
+    apart = np.abs(np.log(S)[:, None] - np.log(S)) / length
+    V = (run[:, None] == run) * (offset**2 + drifts**2 * np.exp(-apart)) + noise**2 * np.eye(40)
+    X = X[:, [0, 2]] if runs == 1 else X
+    W = np.linalg.inv(V / V[0, 0])
+    bread = np.linalg.inv(X.T @ W @ X)
+    best = bread @ X.T @ W @ y
+    np.testing.assert_allclose([fit.law.a, *([fit.law.b] if runs > 1 else []), fit.law.c], best, rtol=1e-5)
+    r = y - X @ best
+    if runs == 1:
+        errors = np.sqrt(np.diag(r @ W @ r / 38 * bread))
+        assert (fit.standard_errors.a, fit.standard_errors.c) == pytest.approx(errors, rel=1e-4)
+        assert "one run" in fit.errors
+
+
+def test_trajectories_that_there_are_not():
+    X, y, run = plane(3, 10, 4)
+    with pytest.raises(jsc.InputError, match="several rows of a run"):
+        plane_fit(X, y, run, weights="trajectory")  # x and z are no steps
+    with pytest.raises(jsc.InputError, match="absolute deviations"):
+        plane_fit(X, y, run, weights="trajectory", objective=jsc.lad())

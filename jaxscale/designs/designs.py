@@ -85,7 +85,7 @@ def design(Law, runs, *, compute=None, at=None, noise=None, **question):
       >>> N = np.geomspace(1e7, 1e9, 8)
       >>> ray = design(law, jsc.Runs.from_columns({"N": N, "D": 20 * N}), noise=0.01)
       >>> print([name for name, known in ray.quantities.items() if not known.identified])
-      ['slope of N*(C)', 'N*(6e+20)']
+      ['loss there, 4 times the tokens a parameter', 'slope of N*(C)', 'N*(1.2e+21)']
     """
     with jax.enable_x64(True):
         task, law, scatter = _at_law(Law, runs, noise, question)
