@@ -33,7 +33,8 @@ def report(fit):
     if certificate.at_bound:
         lines.append(f"  at a bound   {', '.join(certificate.at_bound)}: its error is not known")
     if 2 <= facts["runs"] <= 2 * (len(Law.constants) - len(facts["held"])):
-        lines.append(f"  caution      errors from {facts['runs']} runs only are rough, and most often too small")
+        more = "" if "jackknife" in fit.errors else " (errors='jackknife' are honest)"
+        lines.append(f"  caution      errors from {facts['runs']} runs only are rough, and most often too small{more}")
     if certificate.condition > 1e10:
         lines.append("  caution      some constants are only known together: predict, but do not quote them alone")
     if facts["dropped"]:

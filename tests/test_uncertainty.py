@@ -493,6 +493,10 @@ def test_trajectories_are_generalised_least_squares(runs):
     best = bread @ X.T @ W @ y
     np.testing.assert_allclose([fit.law.a, *([fit.law.b] if runs > 1 else []), fit.law.c], best, rtol=1e-5)
     r = y - X @ best
+    if runs == 5:  # the profile of a prediction goes by the same whitened rows
+        one = fit.profile(0.8, constants=(), at={"N": 5.0, "S": 30.0})["loss at N = 5, S = 30"]
+        error = math.sqrt(np.array([1.0, 5.0, 30.0]) @ matrix(fit.covariance) @ [1.0, 5.0, 30.0])
+        assert (one.high - one.low) / 2 == pytest.approx(1.5332 * error, rel=1e-2)  # t of 4 degrees
     if runs == 1:
         errors = np.sqrt(np.diag(r @ W @ r / 38 * bread))
         assert (fit.standard_errors.a, fit.standard_errors.c) == pytest.approx(errors, rel=1e-4)
