@@ -54,6 +54,6 @@ def _document(found):
 
     return plain({"compute": found.compute, "level": found.level, "multiplier": found.multiplier,
                   "multiplier_interval": found.multiplier_interval, "probability": found.probability,
-                  "losses": found.losses, "difference": found.difference,
-                  "difference_interval": found.difference_interval, "notes": found.notes,
-                  "fit": as_document(found.fit)})
+                  "losses": found.losses, "alone": found.alone, "agree": found.agree,
+                  "difference": found.difference, "difference_interval": found.difference_interval,
+                  "notes": found.notes, "fit": as_document(found.fit)})

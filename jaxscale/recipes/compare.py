@@ -1,10 +1,11 @@
 """Is recipe B better than recipe A at a budget? One law for both, and what B's runs count for in it."""
 
 import dataclasses
+import math
 
 import numpy as np
 
-from jaxscale.errors import FitError
+from jaxscale.errors import FitError, InputError
 from jaxscale.fitting import Fit, fit
 from jaxscale.laws import Chinchilla
 from jaxscale.laws.base import as_floats, constant, law
@@ -59,20 +60,28 @@ class Comparison:
     difference: float  # B's less A's, nats
     difference_interval: tuple
     fit: Fit
+    alone: tuple  # the least losses by a law of each recipe's own runs; NaN where those cannot tell one
     residuals: tuple  # root mean squares of A's and of B's
     notes: tuple
+
+    @property
+    def agree(self):
+        """Whether the laws of each recipe's runs alone order the two as the law of both does."""
+        return not (self.alone[1] - self.alone[0]) * self.difference < 0
 
     def __str__(self):
         low, high = self.multiplier_interval
         less, more = self.difference_interval
         p = self.probability
-        verdict = ("recipe B is better" if p >= DECIDED else "recipe A is better" if p <= 1 - DECIDED else
+        verdict = ("the law of both and those of each alone do not agree on which is better" if not self.agree else
+                   "recipe B is better" if p >= DECIDED else "recipe A is better" if p <= 1 - DECIDED else
                    "these runs do not tell which is better")
         return "\n".join([
-            f"{verdict}: B reaches the lower loss with probability {p:.1%}",
+            f"{verdict}: B reaches the lower loss with probability {p:.1%} if they share exponents and floor",
             f"  compute of B counts as {self.multiplier:.3g} times A's, {self.level:.0%} from {low:.3g} to {high:.3g}",
             f"  least loss at {self.compute:.3g} FLOPs: A {self.losses[0]:.4f}, B {self.losses[1]:.4f}; "
             f"B less A {self.difference:+.4f}, from {less:+.4f} to {more:+.4f}",
+            f"  each recipe's runs alone say {self.alone[0]:.4f} and {self.alone[1]:.4f}",
             f"  a parameter of B counts as {self.fit.law.n:.3g} of A's, a token as {self.fit.law.d:.3g}",
             f"  residuals: A {self.residuals[0]:.2%}, B {self.residuals[1]:.2%}; errors {self.fit.errors}",
             *(f"  note: {note}" for note in self.notes)])
@@ -123,6 +132,8 @@ def compare(a, b, compute, level=0.8, seed=0, **question):
     paired = [plan(as_floats(drawn.of(r)), compute=compute).loss for r in (0, 1)]
     able = np.isfinite(paired[0]) & np.isfinite(paired[1])
     multipliers, off = drawn.n * drawn.d, (paired[1] - paired[0])[able]
+    alone = tuple(_alone(one, compute, {name: question[name] for name in question if name in (
+        "objective", "weights", "drop_bad")}) for one in tables)
     task, at = found.task, ends(level)
     columns = {name: task.runs.columns[name] for name in ("N", "D", "recipe")}
     r = np.log(np.asarray(found.predict(**columns)) / task.runs.columns["loss"])
@@ -131,8 +142,16 @@ def compare(a, b, compute, level=0.8, seed=0, **question):
         notes.append("one recipe's residuals are far larger than the other's: shared exponents may not hold")
     return Comparison(compute, level, found.law.n * found.law.d, tuple(np.quantile(multipliers, at)),
                       float(np.mean(off < 0)), tuple(float(one.loss) for one in best),
-                      float(best[1].loss - best[0].loss), tuple(np.quantile(off, at)), found, residuals,
+                      float(best[1].loss - best[0].loss), tuple(np.quantile(off, at)), found, alone, residuals,
                       (*notes, *found.facts["notes"]))
+
+
+def _alone(runs, compute, question):
+    """The least loss at a compute by `Chinchilla` of one recipe's runs; NaN where there is none."""
+    try:
+        return float(plan(fit(Chinchilla, runs, errors=None, **question).law, compute=compute).loss)
+    except (FitError, InputError):
+        return math.nan
 
 
 def _together(a, b):
