@@ -91,7 +91,7 @@ def whitening_of(task, wander):
     for i, rows_of in enumerate(runs):
         t, n = depth[rows_of], len(rows_of)
         if np.ptp(task.weights[rows_of]) > 0:
-            raise InputError("weights='trajectory' finds what the rows of a run weigh, and the table's own weights "
+            raise InputError("rows that are correlated along their run are weighed by that, and the table's weights "
                              "differ inside a run: leave them out, or give each run one weight.")
         drifts = drift * np.exp(-np.abs(t[:, None] - t) / wander.length)
         covariance = offset + drifts + (noise + 1e-9) * np.eye(n)

@@ -60,6 +60,10 @@ def test_a_linear_law_is_the_textbook():
         assert known.error == pytest.approx(np.sqrt(covariance[i, i]) / abs(value), rel=1e-9)
         assert known.alone == pytest.approx(0.1 / np.linalg.norm(X[:, i]) / abs(value), rel=1e-9)
     np.testing.assert_allclose(found.spectrum, np.linalg.svd(X / 0.1)[1], rtol=1e-9)
+    known = jsc.design(law, jsc.Runs.from_columns({"x": x, "z": z}), noise=0.1, objective=jsc.squares(log=False),
+                       prior={"g": (1.2, 0.02)}).constants["g"]
+    errors = np.sqrt(np.diag(np.linalg.inv(X.T @ X / 0.1**2 + np.diag([0, 0.02**-2, 0]))))
+    assert known.error == pytest.approx(errors[1] / 1.2, rel=1e-9)
     amid = np.array([1.0, *np.exp(np.log([x, z]).mean(axis=1))])
     known = found.quantities["loss amid the table"]
     assert known.value == pytest.approx(amid @ [5.0, 1.2, -0.7])

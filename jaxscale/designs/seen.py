@@ -57,10 +57,12 @@ class Table:
         return self.task.point_of(self.law)[0]
 
     def slopes(self):
-        """[n, q], in units of the scatter."""
+        """[n, q], in units of the scatter, of the rows and of what priors say."""
         weights = self.task.weights > 0 if self.task.whitening is not None else self.task.weights
-        jacobian = np.asarray(rows(self.task.problem(), self.point).jacobian)
-        return jacobian * np.sqrt(weights)[:, None] / self.scatter
+        jacobian = np.asarray(rows(self.task.problem(), self.point).jacobian) * np.sqrt(weights)[:, None]
+        known = [self.task.selected[list(self.task.Law.constants).index(name)] / sd
+                 for name, (_, sd) in self.task.prior.items()]
+        return np.vstack([jacobian / self.scatter, *known])
 
     @functools.cached_property
     def scaling(self):
