@@ -13,12 +13,13 @@ import importlib
 # Each name is imported when it is first used: the command line can then set JAX's compilation cache before JAX loads,
 # and only those who read tables wait for pandas.
 _HOMES = {
-    "Backtest": "validation", "Bootstrap": "uncertainty", "Fit": "fitting", "FitError": "errors", "GroupFits": "groups",
-    "Hardware": "planning", "InputError": "errors", "Pareto": "planning", "Plan": "planning", "Pool": "pooling",
-    "Runs": "runs", "backtest": "pooling", "constant": "laws.base", "damped_newton": "solver", "fit": "fitting",
-    "fit_groups": "groups", "huber": "objectives", "influence": "implicit", "lad": "objectives", "law": "laws.base",
-    "load_fit": "files", "pareto": "planning", "plan": "planning", "pool": "pooling", "read_runs": "tables",
-    "refit": "implicit", "squares": "objectives", "sweep": "sweeps", "tradeoff": "planning",
+    "Backtest": "validation", "Bootstrap": "uncertainty", "Design": "designs", "Fit": "fitting", "FitError": "errors",
+    "GroupFits": "groups", "Hardware": "planning", "InputError": "errors", "Pareto": "planning", "Plan": "planning",
+    "Pool": "pooling", "Runs": "runs", "backtest": "pooling", "constant": "laws.base", "damped_newton": "solver",
+    "design": "designs", "fit": "fitting", "fit_groups": "groups", "huber": "objectives", "influence": "implicit",
+    "lad": "objectives", "law": "laws.base", "load_fit": "files", "pareto": "planning", "plan": "planning",
+    "pool": "pooling", "read_runs": "tables", "refit": "implicit", "squares": "objectives", "sweep": "sweeps",
+    "tradeoff": "planning",
 }
 _MODULES = ("datasets", "laws", "recipes", "schedules", "training", "units")
 

@@ -16,7 +16,8 @@ from jaxscale.cli.answer import Answer, misleading
 from jaxscale.cli.environment import INTERRUPTED, ends_at_once, prepare
 from jaxscale.errors import FitError, InputError
 
-VERBS = ("fit", "predict", "plan", "pareto", "forecast", "backtest", "recipe", "approaches", "laws")
+VERBS = ("design", "fit", "predict", "plan", "pareto", "forecast", "backtest", "recipe", "approaches", "compare",
+         "verify", "laws")
 CLOSED_PIPE = 141  # what a shell reports of a program that wrote to a closed pipe
 
 

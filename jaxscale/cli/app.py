@@ -6,6 +6,8 @@ import typer
 
 from jaxscale.cli.approaches import approaches
 from jaxscale.cli.backtest import backtest
+from jaxscale.cli.compare import compare
+from jaxscale.cli.design import design
 from jaxscale.cli.fit import fit
 from jaxscale.cli.forecast import forecast
 from jaxscale.cli.laws import laws
@@ -39,6 +41,6 @@ def command():
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                       context_settings={"help_option_names": ["-h", "--help"]})
     app.callback()(_app)
-    for verb in (fit, predict, plan, pareto, forecast, backtest, recipe, approaches, laws):
+    for verb in (design, fit, predict, plan, pareto, forecast, backtest, recipe, approaches, compare, verify, laws):
         app.command()(verb)
     return typer.main.get_command(app)

@@ -8,6 +8,7 @@ from jaxscale.recipes.answers import Decisions, Estimate, decisions
 from jaxscale.recipes.approaches import Approaches, approaches
 from jaxscale.recipes.checks import Check, converged, endless_batch, endless_data
 from jaxscale.recipes.choices import Choices, choices
+from jaxscale.recipes.compare import Comparison, TwoRecipes, compare
 from jaxscale.recipes.contours import ContourScan, contour, contour_scan
 from jaxscale.recipes.data_sources import Sources, sources
 from jaxscale.recipes.envelope import Envelope, envelope
@@ -19,9 +20,9 @@ from jaxscale.recipes.steps import AlongTrajectories, LargeBatchSteps, along_tra
 from jaxscale.recipes.su2024 import Procedure, procedure
 from jaxscale.recipes.trends import Trend, power_law
 
-__all__ = ["AlongTrajectories", "Approaches", "Bias", "Check", "Choices", "ContourScan", "ConvergedSizes",
-           "Decisions", "Envelope", "Estimate", "IsoFlop", "JointNoise", "LargeBatchSteps", "LossAndNoise", "Mix",
-           "NoiseScale", "NoiseTrend", "Procedure", "Sources", "Trend", "along_trajectories", "approaches",
-           "best_ratios", "choices", "contour", "contour_scan", "converged", "converged_sizes", "decisions",
-           "endless_batch", "endless_data", "envelope", "isoflop", "joint_with_noise", "large_batch_steps",
-           "noise_trend", "optimal_mix", "power_law", "procedure", "sources"]
+__all__ = ["AlongTrajectories", "Approaches", "Bias", "Check", "Choices", "Comparison", "ContourScan",
+           "ConvergedSizes", "Decisions", "Envelope", "Estimate", "IsoFlop", "JointNoise", "LargeBatchSteps",
+           "LossAndNoise", "Mix", "NoiseScale", "NoiseTrend", "Procedure", "Sources", "Trend", "TwoRecipes",
+           "along_trajectories", "approaches", "best_ratios", "choices", "compare", "contour", "contour_scan",
+           "converged", "converged_sizes", "decisions", "endless_batch", "endless_data", "envelope", "isoflop",
+           "joint_with_noise", "large_batch_steps", "noise_trend", "optimal_mix", "power_law", "procedure", "sources"]
