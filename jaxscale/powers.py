@@ -60,9 +60,11 @@ def power_sum(Law, centred, held, observed, inputs, centre):
     others = [name for name in Law.constants if name not in scaling]
     inputs = [np.concatenate([x, at], axis=1) for x, at in zip(inputs, centre[0], strict=True)]
     observed = np.concatenate([observed, centre[1]], axis=1)
-    # The other constants at a base, one moved at a time, and all moved: the last tests that all is linear.
+    # The other constants at a base, one moved at a time, and all moved, each by a length of its own (two exponents that
+    # stay equal hide what goes by their difference): the last tests that all is linear.
     base = np.array([np.sign(Law.constants[name].upper) * 0.5 or 0.5 for name in others])
-    moves = np.vstack([np.zeros(len(others)), 0.25 * np.eye(len(others)), np.full(len(others), 0.125)])
+    together = np.linspace(0.08, 0.17, len(others))
+    moves = np.vstack([np.zeros(len(others)), 0.25 * np.eye(len(others)), together])
     left, rest, logs, power = map(np.asarray, _log_terms(Law, scaling, base + moves, observed.ravel(),
                                                          tuple(x.ravel() for x in inputs)))
     if not (np.allclose(left, observed.ravel(), rtol=1e-12) and np.all(np.abs(rest) < 1e-12)):
@@ -72,7 +74,7 @@ def power_sum(Law, centred, held, observed, inputs, centre):
     parts, straight = [], []
     for found in (logs[..., :-1] - logs[..., -1:], logs[..., -1] - np.log(observed[:, -1]), power[:, of]):
         slope = np.moveaxis((found[1:-1] - found[0]) / 0.25, 0, -1)  # [..., j]
-        straight.append(np.allclose(found[-1] - found[0], 0.125 * slope.sum(axis=-1), rtol=1e-9, atol=1e-9))
+        straight.append(np.allclose(found[-1] - found[0], slope @ together, rtol=1e-9, atol=1e-9))
         parts += [found[0] - slope @ base, slope]
     if not all(straight):
         return None

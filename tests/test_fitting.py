@@ -147,8 +147,9 @@ EXACT = {
     laws.CriticalBatchSize: laws.CriticalBatchSize(B_star=1.7e8, alpha_B=0.205),
     laws.PowerLaw: laws.PowerLaw(x_c=3e5, alpha=0.4, E=1.2),
 }
-# test_sources.py, test_costs.py, test_annealing.py
-ELSEWHERE = {laws.Annealing, laws.ContextLength, laws.DataConstrained, laws.MoE, laws.MoEExperts}
+# test_sources.py, test_costs.py, test_annealing.py, test_curve_laws.py
+ELSEWHERE = {laws.Annealing, laws.BrokenPowerLaw, laws.ContextLength, laws.DataConstrained, laws.MoE, laws.MoEExperts,
+             laws.ShiftedPowerLaw, laws.SigmoidPowerLaw}
 RANGES = {"N": (1e6, 1e9), "D": (1e8, 1e11), "S": (3e2, 1e5), "B": (3e4, 3e6), "loss": (2.0, 6.0), "x": (1e6, 1e9)}
 
 

@@ -32,6 +32,9 @@ EXAMPLES = {
     "kaplan-nsb": laws.KaplanNSB(N_c=6.5e13, alpha_N=0.076, S_c=2.1e3, alpha_S=0.76, B_star=2.1e8, alpha_B=0.21, E=0.4),
     "critical-batch-size": laws.CriticalBatchSize(B_star=1.7e8, alpha_B=0.205),
     "power-law": laws.PowerLaw(x_c=2.7e28, alpha=0.05, E=0.3),  # Kaplan's L(C_min), 3.1e8 PF-days, with a floor
+    "shifted-power-law": laws.ShiftedPowerLaw(x_c=2.7e28, alpha=0.05, E=1.2),
+    "sigmoid-power-law": laws.SigmoidPowerLaw(x_c=2.7e28, alpha=0.05, E=0.3, L_0=11.0, kappa=0.4),
+    "broken-power-law": laws.BrokenPowerLaw(A=1.3, alpha=0.02, x_b=1e23, beta=0.06, f=0.5, E=0.3),
     "context": laws.ContextLength(E=1.5, A=406.4, B=410.7, alpha=0.34, beta=0.28, K=4.0, gamma=0.5),
     "moe": laws.MoE(a=-0.082, b=-0.108, c=0.009, d=1.104, E_start=1.847, E_max=314.478),
     "moe-experts": laws.published["clark2022-s-base"],
@@ -291,6 +294,9 @@ def test_catalogue():
         "kaplan-nsb": ("KaplanNSB", ("N", "S", "B"), "loss"),
         "critical-batch-size": ("CriticalBatchSize", ("loss",), "B_crit"),
         "power-law": ("PowerLaw", ("x",), "loss"),
+        "shifted-power-law": ("ShiftedPowerLaw", ("x",), "loss"),
+        "sigmoid-power-law": ("SigmoidPowerLaw", ("x",), "loss"),
+        "broken-power-law": ("BrokenPowerLaw", ("x",), "loss"),
         "context": ("ContextLength", ("N", "D", "n_ctx"), "loss"),
         "moe": ("MoE", ("N_active", "N_total"), "loss"),
         "moe-experts": ("MoEExperts", ("N", "experts"), "loss"),
@@ -446,7 +452,7 @@ def test_loss_of_a_context_is_the_mean_over_its_positions(x64):
 
 
 @pytest.mark.parametrize("module", ["roots", "units", "laws.base", "laws.chinchilla", "laws.kaplan", "laws.kaplan_nsb",
-                                    "laws.power", "laws.context", "laws.moe"])
+                                    "laws.power", "laws.sigmoid", "laws.context", "laws.moe"])
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(importlib.import_module(f"jaxscale.{module}"))
     assert outcome.attempted > 0 and outcome.failed == 0

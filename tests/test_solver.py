@@ -324,6 +324,7 @@ SCALING = {
     laws.KaplanNS: ("N_c", "S_c", "E"), laws.KaplanNSB: ("N_c", "S_c", "E"), laws.CriticalBatchSize: ("B_star",),
     laws.ContextLength: ("E", "A", "B", "K"), laws.DataConstrained: ("E",),  # A and B set N_opt too
     laws.MoE: ("a", "b", "c", "d"), laws.MoEExperts: ("a", "b", "c", "d"), laws.Annealing: ("L0", "A", "C"),
+    laws.ShiftedPowerLaw: ("x_c", "E"), laws.SigmoidPowerLaw: ("x_c", "E"), laws.BrokenPowerLaw: ("A", "E"),
     laws.PowerLaw: ("x_c", "E"), OverTrained: ("E", "a", "b"), Product: ("a", "d"), Saturating: ("a",), Level: ("c",),
 }
 

@@ -15,9 +15,10 @@ from jaxscale.laws.kaplan_nsb import KaplanNSB
 from jaxscale.laws.mixing import mixing, scaled_mixing
 from jaxscale.laws.moe import MoE, MoEExperts
 from jaxscale.laws.multi_power_law import luo2025, multi_power
-from jaxscale.laws.power import PowerLaw
+from jaxscale.laws.power import BrokenPowerLaw, PowerLaw, ShiftedPowerLaw
 from jaxscale.laws.published import Provenance, provenance, published
 from jaxscale.laws.rates import learning_rates, logged_rates
+from jaxscale.laws.sigmoid import SigmoidPowerLaw
 
 catalogue = {
     "chinchilla": Chinchilla,
@@ -29,13 +30,16 @@ catalogue = {
     "kaplan-nsb": KaplanNSB,
     "critical-batch-size": CriticalBatchSize,
     "power-law": PowerLaw,
+    "shifted-power-law": ShiftedPowerLaw,
+    "sigmoid-power-law": SigmoidPowerLaw,
+    "broken-power-law": BrokenPowerLaw,
     "context": ContextLength,
     "moe": MoE,
     "moe-experts": MoEExperts,
     "annealing": Annealing,
 }
 
-__all__ = ["Annealing", "Chinchilla", "ContextLength", "CriticalBatchSize", "DataConstrained", "KaplanD", "KaplanN",
-           "KaplanND", "KaplanNS", "KaplanNSB", "MoE", "MoEExperts", "PowerLaw", "Provenance", "areas", "catalogue",
-           "constant", "law", "learning_rates", "logged_rates", "luo2025", "mixing", "multi_power", "provenance",
-           "published", "scaled_mixing"]
+__all__ = ["Annealing", "BrokenPowerLaw", "Chinchilla", "ContextLength", "CriticalBatchSize", "DataConstrained",
+           "KaplanD", "KaplanN", "KaplanND", "KaplanNS", "KaplanNSB", "MoE", "MoEExperts", "PowerLaw", "Provenance",
+           "ShiftedPowerLaw", "SigmoidPowerLaw", "areas", "catalogue", "constant", "law", "learning_rates",
+           "logged_rates", "luo2025", "mixing", "multi_power", "provenance", "published", "scaled_mixing"]
