@@ -232,7 +232,7 @@ def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bou
         are taken as correlated, as they wander about a first fit (`wander`), and weigh what they know. A matrix
         [fits, n] is as many fits at once, each with a global search of its own: `GroupFits`, whose errors are by the
         sandwich unless asked for.
-      x: the column that `PowerLaw` reads.
+      x: the column that `PowerLaw`, or another law of one x, reads.
       optimizer: any optax optimiser in place of the default solver, for at most `max_steps` steps from each start,
         then polished by the default solver unless polish=False.
       start: a law of the class, say from the steps of `recipes`: one more start beside those of the search.
@@ -379,9 +379,12 @@ def _starts(task):
         if task.start is not None:
             starts = np.concatenate([starts, task.point_of(task.start)])
         known = stacks.Stack.of_weights(task, task.weights[None]).rows(starts[:1])
-        if np.all(np.isfinite(known.slope)):
+        if np.all(np.isfinite(known.slope)) and np.all(np.isfinite(known.jacobian)):
             break
         # A law written with logs has no slope where a term is switched off: it is fitted in plain coordinates.
+    else:
+        raise FitError(f"{task.Law.__name__} has no finite loss or slope at its best start: check the units of the "
+                       "columns, or give its constants search= ranges.")
     return task, starts, known.jacobian[0]
 
 

@@ -123,7 +123,7 @@ def solve(stack, count, starts=None):
     """The first `count` fits to their ends: from two starts, and from all of the search where those do not agree."""
     starts = stack.starts(fits=count) if starts is None else starts
     known = stack.rows(starts[:, 0])
-    plain = ~np.all(np.isfinite(known.slope), axis=(1, 2))
+    plain = ~np.all(np.isfinite(known.slope), axis=(1, 2)) | ~np.all(np.isfinite(known.jacobian), axis=(1, 2))
     able = ~plain & np.all(np.isfinite(starts[:, 0]), axis=1) & (np.arange(len(stack)) < count)
     flat = np.zeros(len(stack), bool)
     flat[able] = np.any(flat_directions(known.jacobian[able], stack.weights[able], stack.task.informed)[1], axis=1)

@@ -696,6 +696,27 @@ def test_two_candidates_for_one_quantity():
     refused(["N must be one column", "'params'", "'n_params'", "--column N="], runs=table)
 
 
+@jsc.law(inputs="x")
+class Nowhere:
+    """A number where the search looks, through `separated`, and none where the fit does."""
+
+    a: float = jsc.constant(positive=True)
+
+    def __call__(self, x):
+        return self.a * (-x) ** 0.5
+
+    def separated(self, L, x):
+        return L, self.a / x
+
+
+def test_a_law_that_is_no_number_at_its_start():
+    runs = jsc.Runs.from_columns({"x": [1.0, 2.0, 4.0], "loss": [4.0, 2.0, 1.0], "family": ["a"] * 3})
+    with pytest.raises(jsc.FitError, match="no finite loss or slope"):
+        jsc.fit(Nowhere, runs)
+    with pytest.raises(jsc.InputError, match="no finite loss or slope"):
+        jsc.fit_groups(Nowhere, runs, by="family")
+
+
 def test_too_few_rows():
     refused(["5 free constants", "4", "fix="], runs=RUNS.where(np.arange(40) < 4))
     refused(["5 free constants", "4", "fix="], weights=np.arange(40) < 4)
