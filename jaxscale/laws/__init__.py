@@ -10,6 +10,7 @@ from jaxscale.laws.base import constant, law
 from jaxscale.laws.chinchilla import Chinchilla
 from jaxscale.laws.context import ContextLength
 from jaxscale.laws.data_constrained import DataConstrained
+from jaxscale.laws.given import given
 from jaxscale.laws.kaplan import CriticalBatchSize, KaplanD, KaplanN, KaplanND, KaplanNS
 from jaxscale.laws.kaplan_nsb import KaplanNSB
 from jaxscale.laws.mixing import mixing, scaled_mixing
@@ -41,5 +42,5 @@ catalogue = {
 
 __all__ = ["Annealing", "BrokenPowerLaw", "Chinchilla", "ContextLength", "CriticalBatchSize", "DataConstrained",
            "KaplanD", "KaplanN", "KaplanND", "KaplanNS", "KaplanNSB", "MoE", "MoEExperts", "PowerLaw", "Provenance",
-           "ShiftedPowerLaw", "SigmoidPowerLaw", "areas", "catalogue", "constant", "law", "learning_rates",
+           "ShiftedPowerLaw", "SigmoidPowerLaw", "areas", "catalogue", "constant", "given", "law", "learning_rates",
            "logged_rates", "luo2025", "mixing", "multi_power", "provenance", "published", "scaled_mixing"]
