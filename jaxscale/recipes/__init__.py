@@ -1,7 +1,8 @@
 """What is done to a table of runs besides one fit.
 
 How Su et al. 2024 estimate their law step by step (section 3), `procedure`, and what they use it for (5): `decisions`,
-`sources`, `optimal_mix`. The three approaches of Hoffmann et al. 2022 to the compute-optimal model: `approaches`.
+`sources`, `optimal_mix`. The three approaches of Hoffmann et al. 2022 to the compute-optimal model: `approaches`. The
+study of Choshen et al. 2024 on families of models: `hitchhiker`.
 """
 
 from jaxscale.recipes.answers import Decisions, Estimate, decisions
@@ -12,6 +13,7 @@ from jaxscale.recipes.compare import Comparison, TwoRecipes, compare
 from jaxscale.recipes.contours import ContourScan, contour, contour_scan
 from jaxscale.recipes.data_sources import Sources, sources
 from jaxscale.recipes.envelope import Envelope, envelope
+from jaxscale.recipes.hitchhiker import Hitchhiker, hitchhiker
 from jaxscale.recipes.isoflop import Bias, IsoFlop, isoflop
 from jaxscale.recipes.mixing import Mix, best_ratios, optimal_mix
 from jaxscale.recipes.noise import JointNoise, LossAndNoise, NoiseScale, NoiseTrend, joint_with_noise, noise_trend
