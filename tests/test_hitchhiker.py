@@ -11,7 +11,7 @@ import pytest
 
 import jaxscale as jsc
 from jaxscale import laws, recipes
-from jaxscale.recipes.hitchhiker import Hitchhiker
+from jaxscale.recipes.hitchhiker import WAYS, Hitchhiker
 from jaxscale.recipes.pooled import GRID
 
 SHARED = {"alpha": 0.34, "A": 400.0, "beta": 0.3}
@@ -174,9 +174,9 @@ def test_examples_in_docstrings(module):
 @pytest.mark.slow  # a minute of compilation
 def test_every_way():
     """Exponents in common: the more that is borrowed, the better a few noisy runs foretell."""
-    study = recipes.hitchhiker(runs_of(FLOORS, noise=0.01), drops=(0.0, 0.1))
+    study = recipes.hitchhiker(runs_of(FLOORS, noise=0.01), drops=(0.0, 0.1), ways=WAYS)
     whole = {way: study.median(study.where(way=way, models=3, rows="checkpoints", drop=0.1))
-             for way in ("own", "pooled", "prior", "borrowed", "best")}
+             for way in WAYS}
     assert max(whole["pooled"], whole["prior"], whole["borrowed"]) < 0.02 < whole["best"] and whole["own"] < 0.1
     assert study.median(study.where(way="prior", models=1, drop=0.1)) < 0.03
     assert not study.where(way="own", models=1).any()

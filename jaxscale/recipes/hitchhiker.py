@@ -17,7 +17,7 @@ from jaxscale.task import law_class
 END = 0.7  # of a target's tokens, from which on its losses are to be foretold, as in the paper
 NUMBERS = (1, 2, 3, 5, 8)  # of sizes that a window holds; and all up to its largest
 POOLED = 8  # checkpoints of a run in the pooled fit
-WAYS = ("own", "pooled", "prior", "borrowed", "best")
+WAYS = ("own", "pooled", "borrowed", "best", "prior")
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 64.0, np.inf)
 
 
@@ -122,7 +122,7 @@ class Hitchhiker:
 
 
 def hitchhiker(table, law=Chinchilla, *, family="family", drops=(0.0, 0.1, 0.3), share=("alpha", "beta"),
-               borrow=("alpha", "A"), ways=WAYS, points=20, objective=None):
+               borrow=("alpha", "A"), ways=WAYS[:4], points=20, objective=None):
     """Fit every family's smaller models in every way, and score each fit on the family's largest -> `Hitchhiker`.
 
     Choshen, Zhang & Andreas 2024 (arXiv 2410.11840) ask how best to estimate a scaling law: from checkpoints or from
@@ -139,7 +139,8 @@ def hitchhiker(table, law=Chinchilla, *, family="family", drops=(0.0, 0.1, 0.3),
         drops: what is left out of the start of each run: below 1 a share of its tokens, else tokens.
         share: one or two constants that all families have in common.
         borrow: those that one model is to borrow; alpha and A, as in the paper, leave what its checkpoints tell.
-        ways: those of "own", "pooled", "prior", "borrowed" and "best" that are tried.
+        ways: those of "own", "pooled", "borrowed", "best" and "prior" that are tried. "prior" takes minutes where the
+            others take seconds: a prior is weighed against the noise of a fit without it, which one size cannot tell.
         points: checkpoints of a run that are fitted at most, evenly spaced in log D.
         objective: as in `fit`; Huber's (1e-3) of log residuals.
 
