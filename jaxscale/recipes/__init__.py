@@ -23,8 +23,9 @@ from jaxscale.recipes.su2024 import Procedure, procedure
 from jaxscale.recipes.trends import Trend, power_law
 
 __all__ = ["AlongTrajectories", "Approaches", "Bias", "Check", "Choices", "Comparison", "ContourScan",
-           "ConvergedSizes", "Decisions", "Envelope", "Estimate", "IsoFlop", "JointNoise", "LargeBatchSteps",
-           "LossAndNoise", "Mix", "NoiseScale", "NoiseTrend", "Procedure", "Sources", "Trend", "TwoRecipes",
-           "along_trajectories", "approaches", "best_ratios", "choices", "compare", "contour", "contour_scan",
-           "converged", "converged_sizes", "decisions", "endless_batch", "endless_data", "envelope", "isoflop",
-           "joint_with_noise", "large_batch_steps", "noise_trend", "optimal_mix", "power_law", "procedure", "sources"]
+           "ConvergedSizes", "Decisions", "Envelope", "Estimate", "Hitchhiker", "IsoFlop", "JointNoise",
+           "LargeBatchSteps", "LossAndNoise", "Mix", "NoiseScale", "NoiseTrend", "Procedure", "Sources", "Trend",
+           "TwoRecipes", "along_trajectories", "approaches", "best_ratios", "choices", "compare", "contour",
+           "contour_scan", "converged", "converged_sizes", "decisions", "endless_batch", "endless_data", "envelope",
+           "hitchhiker", "isoflop", "joint_with_noise", "large_batch_steps", "noise_trend", "optimal_mix", "power_law",
+           "procedure", "sources"]
