@@ -6,9 +6,10 @@
 Tables of 6, 12 and 25 runs of Chinchilla's law (constants of Besiroglu et al. 2024): N from 1e7 to 1e9, the end of each
 run's D between 5 and 80 tokens a parameter, log-uniform. "trajectories" have 16 rows a run, D over a factor of 30,
 whose ln loss is off by an offset a run (0.5%), a drift along it (0.5%, of length 1 in ln D) and noise (0.1%); "final
-losses" have the last row alone. Each table is fitted by squares of log residuals, and 80% and 95% intervals are asked
-for E, alpha, beta, the loss of the law at ten times the largest compute on 20 tokens a parameter, and the loss that a
-new run has there. Coverage is the share of tables whose interval holds the truth.
+losses" have the last row alone, of 12 and 25 runs, as 6 rows are hardly more than the 5 constants. Each table is
+fitted by squares of log residuals, and 80% and 95% intervals are asked for E, alpha, beta, the loss of the law at ten
+times the largest compute on 20 tokens a parameter, and the loss that a new run has there. Coverage is the share of
+tables whose interval holds the truth.
 
 The wild bootstrap is that of scores, studentised: t* = sum_g v_g z_g / sqrt(sum_g z*_g^2), v of Webb's six points (Webb
 2023; MacKinnon, Nielsen & Webb 2023), z_g what run g moves the constant by, to first order.
@@ -195,10 +196,10 @@ def main(kind="trajectories"):
     name = Path(__file__).with_name("few_runs.md" if kind == "trajectories" else "few_final_losses.md")
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        for runs in SIZES[::1 if kind == "trajectories" else -1]:
+        for runs in SIZES if kind == "trajectories" else SIZES[1:]:
             found[kind, runs] = measure(kind, runs)
             print(kind, runs, f"{time.time() - begun:.0f} s", flush=True)
-            name.write_text(page(dict(sorted(found.items())), time.time() - begun))
+            name.write_text(page(found, time.time() - begun))
 
 
 if __name__ == "__main__":
