@@ -108,8 +108,9 @@ def percent(x):
 
 def sections(found, seconds, notes):
     columns, main = found.columns, {"rows": "checkpoints", "drop": 0.1}
-    fitted = int(np.isfinite(columns["are"]).sum())
-    yield (f"{found.fits} laws were fitted in {seconds:.0f} s, {len(columns['are'])} of them to score ({fitted} had an "
+    laws = columns["way"] != "best"
+    fitted = int(np.isfinite(columns["are"][laws]).sum())
+    yield (f"{found.fits} laws were fitted in {seconds:.0f} s, {laws.sum()} of them to score ({fitted} had an "
            "answer), the others behind the pooled constants. ARE: mean of |predicted / observed - 1| from 0.7 of the "
            "tokens of a family's largest model on, as in the paper; no fit of the family has seen it. Medians over the "
            "fits of a family, then over families. `best` is no law, but the least loss among the rows fitted.\n")
