@@ -8,11 +8,20 @@ from jaxscale.cli import values
 from jaxscale.cli.answer import Answer, aligned, misleading, progress_bar, short
 from jaxscale.cli.options import Json, NoCache, file, flag, repeated, taking
 from jaxscale.cli.plan import planned
-from jaxscale.cli.reading import budget_of, check_output, left_out, objective_of, runs_of, shortened, table_path
+from jaxscale.cli.reading import (
+    WEIGHTS,
+    budget_of,
+    check_output,
+    left_out,
+    objective_of,
+    runs_of,
+    shortened,
+    table_path,
+)
 from jaxscale.cli.subject import subject_of
 from jaxscale.errors import FitError, InputError
 
-ERRORS = ("auto", "sandwich", "bootstrap", "none")
+ERRORS = ("auto", "sandwich", "jackknife", "bootstrap", "none")
 
 
 def fit(
@@ -29,7 +38,7 @@ def fit(
     objective: taking("NAME", "huber, lad or squares of log residuals, or squares-loss.") = "huber",
     delta: taking("X", "Huber's corner; 1e-3 by default.") = None,
     overestimate: taking("X", "How much more rows predicted too high weigh.") = "1",
-    weights: taking("COL|run", "A column of weights; 'run' weighs every run the same.") = None,
+    weights: taking("COL|run|trajectory", "A column; every run the same; rows as they wander along runs.") = None,
     column: repeated("N=COL", "The column of a quantity; repeatable.") = None,
     x: taking("COL", "The column that a power-law reads.", "--x") = None,
     unit: taking("NAME", "Of the loss: nats, bits, bits-per-byte, perplexity.") = "nats",
@@ -39,7 +48,7 @@ def fit(
     skip_tokens: taking("X", "Leave out the first tokens of each run.") = None,
     skip_fraction: taking("X", "Leave out the first part of each run, 0.1 say.") = None,
     thin: taking("POINTS", "Keep that many rows of each run, log-spaced.") = None,
-    errors: taking("HOW", "auto, sandwich, bootstrap or none.") = "auto",
+    errors: taking("HOW", "auto, sandwich, jackknife (for few runs), bootstrap or none.") = "auto",
     draws: taking("COUNT", "Of the bootstrap.") = "500",
     seed: taking("COUNT", "Of the bootstrap.") = "0",
     compute: taking("FLOPS", "Plan a run of that compute too.") = None,
@@ -71,7 +80,7 @@ def fit(
         "tie": [tuple(name.strip() for name in group.split("=")) for group in values.names(tie)],
         "prior": values.numbers_by_name(prior, "--prior", "alpha=0.34,0.05", 2),
         "bounds": values.numbers_by_name(bounds, "--bounds", "beta=0.1,1", 2),
-        "weights": "run" if weights == "run" else None,
+        "weights": weights if weights in WEIGHTS else None,
         "x": x,
         "drop_bad": drop_bad,
         "draws": values.whole(draws, "--draws", 2),
@@ -80,7 +89,8 @@ def fit(
     if values.choice(errors, "--errors", ERRORS) != "auto":
         question["errors"] = None if errors == "none" else errors
     budget = None if compute is None else budget_of(compute)
-    about_constants = bool(law or by or fix or free or tie or prior or bounds or x or "errors" in question)
+    about_constants = bool(law or by or fix or free or tie or prior or bounds or x or weights == "trajectory"
+                           or "errors" in question)
     if pool and by:
         raise InputError("--pool is of one table, and --by makes many: leave one of them out.")
     runs = runs_of(path, weights, column, unit, bytes_per_token)

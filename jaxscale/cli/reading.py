@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxscale.cli import values
 from jaxscale.errors import InputError
 
+WEIGHTS = ("run", "trajectory")  # that are no column
 OBJECTIVES = ("huber", "lad", "squares", "squares-loss")
 LISTED = 5  # rows named one by one in a note
 
@@ -53,7 +54,7 @@ def runs_of(path, weights, column, unit, bytes_per_token):
     from jaxscale.tables import read_runs
 
     return read_runs(path, columns=values.assignments(column, "--column", "N=my_name"),
-                     weights=None if weights == "run" else weights, unit=unit,
+                     weights=None if weights in WEIGHTS else weights, unit=unit,
                      bytes_per_token=bytes_per_token and values.number(bytes_per_token, "--bytes-per-token"))
 
 
