@@ -25,6 +25,7 @@ EARLY = {"all rows": None, "late rows weigh more": 0.5, "last two thirds": "late
 CUTS = 10 ** np.arange(3.0, 0.0, -0.5)  # how far below the largest run
 LEAST_ROWS, LEAST_SIZES, LEAST_RUNS = 8, 3, 4  # of what is fitted below a cut
 ALONG = {"C": ("N", "D"), "N": ("N",), "D": ("D",)}
+LEAST_COVERED = 0.6  # by intervals of 80% in a back-test, or it is said
 DRAWS = 100  # laws of a member, from its covariance, in a plan
 
 
@@ -90,29 +91,35 @@ class Pool:
     def plan(self, compute, level=0.8, **conditions):
         """The compute-optimal run by every member and by all -> `PoolPlan`. `conditions`: as for `jaxscale.plan`.
 
-        N is the members' weighted geometric mean; its interval holds the plans of laws drawn from every member's
-        covariance, by weight. What was trained can test a forecast of the loss, not one of the best N: that interval
-        is not back-tested.
+        N and D are medians over laws drawn from every member's covariance, by weight, and their intervals quantiles.
+        What was trained can test a forecast of the loss, not one of the best N: that interval is not back-tested.
         """
-        best, drawn, laws = [], [], []
+        best, drawn, able, why = {}, [], [], []
         for member in self.members:
-            best.append(plan(member.law, compute=compute, **conditions))
-            laws.append((member.name, member.early))
-            some = plan(member.fit.sample(DRAWS, seed=len(best)), compute=compute, **conditions)
-            drawn.append([some.N, some.D, some.loss])
-        N, D = (np.exp(np.tensordot(self.weights, np.log([getattr(one, name) for one in best]), 1)) for name in "ND")
+            try:
+                found = plan(member.law, compute=compute, **conditions)
+                some = plan(member.fit.sample(DRAWS, seed=len(able)), compute=compute, **conditions)
+            except InputError as error:
+                why.append(str(error))
+                continue
+            best[member.name, member.early] = found
+            drawn.append([some.N, some.D])
+            able.append(member.weight)
+        if not best:
+            raise InputError(f"no law of the pool has a best run at this compute: {why[0]}")
+        weights = np.array(able) / sum(able)
         draws = np.concatenate(drawn, axis=1)
         usable = np.isfinite(draws).all(axis=tuple(i for i in range(draws.ndim) if i != 1))
-        share = np.repeat(self.weights / DRAWS, DRAWS)
-        ends = [np.quantile(x[usable], (0.5 - level / 2, 0.5 + level / 2), axis=0, weights=share[usable],
-                            method="inverted_cdf") for x in draws[:2]]
-        return PoolPlan(np.asarray(compute, float), N, D, self.predict(N=N, D=D, **self._batch(N, D, best)),
-                        dict(zip(("N", "D"), map(tuple, ends), strict=True)) | {
-                            "loss": self.predict_interval(level, N=N, D=D, **self._batch(N, D, best))},
-                        dict(zip(laws, best, strict=True)), float(usable.mean()), level)
+        share = np.repeat(weights / DRAWS, DRAWS)
+        (N, *ends_N), (D, *ends_D) = (np.quantile(x[usable], (0.5, 0.5 - level / 2, 0.5 + level / 2), axis=0,
+                                                  weights=share[usable], method="inverted_cdf") for x in draws)
+        where = {"N": N, "D": D} | self._batch(D, best.values())
+        interval = {"N": tuple(ends_N), "D": tuple(ends_D), "loss": self.predict_interval(level, **where)}
+        return PoolPlan(np.asarray(compute, float), N, D, self.predict(**where), interval, best, tuple(why),
+                        float(usable.mean()), level)
 
-    def _batch(self, N, D, plans):
-        """The batch of a plan, where a member reads it."""
+    def _batch(self, D, plans):
+        """The steps of a plan, where a member reads them."""
         batches = [one.B for one in plans if one.B is not None]
         return {"S": D / batches[0]} if batches else {}
 
@@ -127,13 +134,13 @@ class Pool:
 
     def __str__(self):
         lines = [f"{self.facts['points']} rows, {self.facts['runs']} runs, {self.facts['along']} up to "
-                 f"{self.largest:.3g}; noise {self.noise:.2%} of the loss", "",
+                 f"{self.largest:.3g}; rows lie {self.noise:.2%} about the laws", "",
                  f"{'law':<12}{'early rows':<22}{'weight':>7}{'missed by, 3-10x beyond':>25}"]
         table = {row["from"]: row["errors"] for row in self.backtest.by_distance()}
         for member in self.members:
             missed = table.get(3.0, {}).get(f"{member.name}, {member.early}")
             lines.append(f"{member.name:<12}{member.early:<22}{member.weight:>7.2f}"
-                         f"{'-' if missed is None else format(missed, '.2%'):>25}")
+                         f"{'-' if missed is None or np.isnan(missed) else format(missed, '.2%'):>25}")
         return "\n".join([*lines, "", "Forecasts of this table's larger runs from its smaller ones:",
                           str(self.backtest), "", self.said()])
 
@@ -141,10 +148,19 @@ class Pool:
 
     def said(self):
         """What the intervals rest on, in a sentence."""
-        if not len(self.backtest):
-            return ("The table is too small to back-test: intervals are as wide as was right on other tables "
-                    "(benchmarks/calibration.md).")
-        return f"Intervals are {self.width:.2f} times as wide as is usual on real tables."
+        said = []
+        if len(self.backtest):
+            said.append(f"Intervals are {self.width:.2f} times as wide as is usual on real tables.")
+        else:
+            said.append("The table is too small to back-test: intervals are as wide as was right on other tables "
+                        "(benchmarks/calibration.md).")
+        short = [row for row in self.backtest.by_distance(0.8) if row["coverage"] < LEAST_COVERED]
+        if short:
+            shares = " and ".join(f"{row['coverage']:.0%} at {validation.far(row)}" for row in short)
+            said.append(f"Caution: intervals of 80% made that way held only {shares} of this table's own rows.")
+        if len({member.name for member in self.members}) == 1:
+            said.append(f"Caution: all is by {self.members[0].name}, so nothing shows how far its form may be off.")
+        return "\n".join(said)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,6 +173,7 @@ class PoolPlan:
     loss: np.ndarray
     interval: dict  # N, D and loss -> (lower, upper)
     each: dict  # (law, early) -> `Plan`
+    lost: tuple  # why members have no best run here
     usable: float  # the share of drawn laws that have an optimum
     level: float
 
@@ -171,6 +188,9 @@ class PoolPlan:
             lines += [f"  {law:<12}{early:<22}N {np.ravel(one.N)[i]:.3e}   D/N "
                       f"{np.ravel(one.D)[i] / np.ravel(one.N)[i]:7.3g}   loss {np.ravel(one.loss)[i]:.4f}"
                       for (law, early), one in self.each.items()]
+        if self.lost:
+            lines.append(f"{len(self.lost)} of {len(self.lost) + len(self.each)} have no best run here and are left "
+                         "out: what can this table tell? (jaxscale design)")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -204,7 +224,7 @@ def pool(runs, laws=None, *, along="C", early=True, objective=None, drop_bad=Fal
                     for name, one, weight in zip(tried.names, tried.fits, weights, strict=True))
     table = tried.table
     facts = {"along": along, "points": len(table), "runs": len(np.unique(table.run)), "source": table.source,
-             "notes": list(table.notes), "dropped": [list(row) for row in table.dropped],
+             "notes": [*table.notes, *tried.lost], "dropped": [list(row) for row in table.dropped],
              "ranges": {name: [float(values.min()), float(values.max())] for name, values in table.columns.items()}}
     return Pool(members, tested, width, last.noise, last.at, facts)
 
@@ -228,6 +248,7 @@ class Forecasts(NamedTuple):
     names: list  # (law, early)
     fits: list  # to the whole table
     cuts: list  # `validation.Cut`s, the last of the whole table
+    lost: tuple  # sentences: why laws are not among them
 
 
 def forecasts(runs, laws=None, along="C", early=True, objective=None, drop_bad=False, progress=None):
@@ -238,6 +259,7 @@ def forecasts(runs, laws=None, along="C", early=True, objective=None, drop_bad=F
         from jaxscale.tables import read_runs
 
         runs = read_runs(runs)
+    laws = (laws,) if isinstance(laws, str | type) else laws
     laws = [law_class(law) for law in laws or (*LAWS, *([WITH_BATCH] if _batches(runs) else []))]
     table = runs.select(tuple(dict.fromkeys(("N", "D", *(name for Law in laws for name in Law.inputs)))),
                         drop_bad=drop_bad)
@@ -255,7 +277,7 @@ def forecasts(runs, laws=None, along="C", early=True, objective=None, drop_bad=F
         for i, way in enumerate(ways):
             here = slice(i * len(cuts), (i + 1) * len(cuts))
             if not np.isfinite(losses[here][-1]).all():
-                why.append(many.reasons[here][-1])
+                why.append(f"{law_name(Law)} is left out: {many.reasons[here][-1]}".rstrip("."))
                 continue
             names.append((law_name(Law), way))
             fits.append(many.fits[here.stop - 1])
@@ -263,15 +285,12 @@ def forecasts(runs, laws=None, along="C", early=True, objective=None, drop_bad=F
             noise.append([_noise(observed - row, weights, constants) for row, weights in
                           zip(found[-1], weightings[here], strict=True)])
     if not names:
-        raise InputError(f"none of the laws can be fitted to this table: {why[0]}.")
+        raise InputError(f"none of the laws can be fitted to this table ({'; '.join(dict.fromkeys(why))}): add runs.")
     found, noise = np.array(found), np.array(noise)
     able = np.isfinite(found).all(axis=2)
-    found = [np.where(able[:, i, None], found[:, i], found[able[:, i], i].mean(axis=0))  # what the others say
-             for i in range(len(cuts)) if able[:, i].any()]
-    noise = [np.median(noise[able[:, i], i]) for i in range(len(cuts)) if able[:, i].any()]
-    cuts = [validation.Cut(cut, forecast, float(sd)) for cut, forecast, sd in
-            zip([cut for i, cut in enumerate(cuts) if able[:, i].any()], found, noise, strict=True)]
-    return Forecasts(table, x, observed, names, fits, cuts)
+    cuts = [validation.Cut(cut, np.where(able[:, i, None], found[:, i], np.nan), float(np.median(noise[able[:, i], i])))
+            for i, cut in enumerate(cuts) if able[:, i].any()]
+    return Forecasts(table, x, observed, names, fits, cuts, tuple(dict.fromkeys(why)))
 
 
 def _batches(runs):

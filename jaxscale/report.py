@@ -32,9 +32,9 @@ def report(fit):
                                              for name, (low, high) in facts["ranges"].items())]
     if certificate.at_bound:
         lines.append(f"  at a bound   {', '.join(certificate.at_bound)}: its error is not known")
-    if 2 <= facts["runs"] <= 2 * (len(Law.constants) - len(facts["held"])):
-        more = "" if "jackknife" in fit.errors else " (errors='jackknife' are honest)"
-        lines.append(f"  caution      errors from {facts['runs']} runs only are rough, and most often too small{more}")
+    if 2 <= facts["runs"] <= 2 * (len(Law.constants) - len(facts["held"])) and "jackknife" not in fit.errors:
+        lines.append(f"  caution      errors from {facts['runs']} runs only are rough, and most often too small; the "
+                     "jackknife is honest")
     if certificate.condition > 1e10:
         lines.append("  caution      some constants are only known together: predict, but do not quote them alone")
     if facts["dropped"]:

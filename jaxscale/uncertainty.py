@@ -33,7 +33,8 @@ def _rank(ranked, place):
     below = np.floor(place).astype(int)
     one, two = (np.take_along_axis(ranked, at[..., None], axis=-1)[..., 0] for at in (
         below, np.minimum(below + 1, ranked.shape[-1] - 1)))
-    return np.where(place > below, one + (place - below) * (two - one), one)
+    with np.errstate(invalid="ignore"):  # of a table with hardly a row
+        return np.where(place > below, one + (place - below) * (two - one), one)
 
 
 def smoothed_curvature(objective, residuals, weights):

@@ -27,7 +27,7 @@ class Cut(NamedTuple):
     """What was forecast from the rows up to a cut."""
 
     at: float  # the largest C, N or D that was fitted
-    forecasts: np.ndarray  # [laws, n] ln loss of every row
+    forecasts: np.ndarray  # [laws, n] ln loss of every row, NaN by laws that could not be fitted
     noise: float  # standard deviation of the fitted rows' ln loss about a law
 
 
@@ -52,7 +52,9 @@ class Combined(NamedTuple):
 
 
 def combine(forecasts, weights, noise, distance, width=1.0, scale=SCALE):
-    """Forecasts [laws, n] by their weights [laws], at distances [n] -> `Combined`."""
+    """Forecasts [laws, n] by their weights [laws], at distances [n] -> `Combined`; a law of NaN has no say."""
+    able = np.isfinite(forecasts).all(axis=1)
+    forecasts, weights = forecasts[able], weights[able] / weights[able].sum()
     middle = np.median(forecasts, axis=0)
     forecasts = np.clip(forecasts, middle - FARTHEST, middle + FARTHEST)
     centre = weights @ forecasts
@@ -75,7 +77,9 @@ def judge(cuts, along, observed, laws, scale=SCALE):
     if not tested:
         return np.full(laws, 1 / laws), 1.0
     errors = np.array([np.mean(np.abs(observed[at] - cut.forecasts[:, at]), axis=1)
-                       for cut, at in zip(tested, rows, strict=True)]).mean(axis=0)
+                       for cut, at in zip(tested, rows, strict=True)])
+    # Where a law could not be fitted below a cut it counts as one like the others there.
+    errors = np.where(np.isnan(errors), np.nanmean(errors, axis=1, keepdims=True), errors).mean(axis=0)
     weights = 1 / np.maximum(EQUAL * errors.mean() + len(tested) * errors, 1e-12)
     weights /= weights.sum()
     found = []
@@ -134,13 +138,15 @@ class Backtest:
                 continue
             error, half = self.error[at], deviations(level) * self.sd[at]
             missed = np.maximum(np.abs(error) - half, 0)
-            each = np.mean(np.abs(np.log(self.observed[at, None] / self.each[at])), axis=0)
+            each = np.abs(np.log(self.observed[at, None] / self.each[at]))
+            told = np.isfinite(each).sum(axis=0)
+            each = np.where(told > 0, np.nansum(each, axis=0) / np.maximum(told, 1), np.nan)
             found.append({
                 "from": low, "to": high, "points": int(at.sum()), "cuts": len(np.unique(self.cut[at])),
                 "bias": float(error.mean()), "error": float(np.abs(error).mean()),
                 "coverage": float(np.mean(missed == 0)), "width": float(2 * half.mean()),
                 "score": float(np.mean(2 * half + 2 / (1 - level) * missed)),
-                "errors": dict(zip(self.laws, each.tolist(), strict=True))})
+                "errors": dict(zip(self.laws, each.tolist(), strict=True))})  # NaN: not fitted below any cut
         return found
 
     def to_frame(self):
@@ -155,10 +161,9 @@ class Backtest:
     def __str__(self):
         if not len(self):
             return f"no back-test: too few runs lie below any cut in {self.along}"
-        lines = [f"{'distance':>10}{'runs':>7}{'cuts':>6}{'missed by':>11}{'bias':>8}{'in 80%':>8}{'width':>8}"]
+        lines = [f"{'distance':>10}{'rows':>7}{'cuts':>6}{'missed by':>11}{'bias':>8}{'in 80%':>8}{'width':>8}"]
         for row in self.by_distance():
-            far = f"{row['from']:g}-{row['to']:g}x" if np.isfinite(row["to"]) else f"over {row['from']:g}x"
-            lines.append(f"{far:>10}{row['points']:>7}{row['cuts']:>6}{row['error']:>11.2%}{row['bias']:>+8.1%}"
+            lines.append(f"{far(row):>10}{row['points']:>7}{row['cuts']:>6}{row['error']:>11.2%}{row['bias']:>+8.1%}"
                          f"{row['coverage']:>8.0%}{row['width']:>8.1%}")
         return "\n".join(lines)
 
@@ -179,6 +184,11 @@ def backtest_of(cuts, along, observed, names, quantity, rows, scale=SCALE):
                       np.exp(cut.forecasts[:, at]).T))
     empty = [np.zeros(0)] * 6 + [np.zeros((0, len(names)))]
     return Backtest(quantity, tuple(names), *(map(np.concatenate, zip(*found, strict=True)) if found else empty))
+
+
+def far(row):
+    """A distance of `Backtest.by_distance` as text."""
+    return f"{row['from']:g}-{row['to']:g}x" if np.isfinite(row["to"]) else f"over {row['from']:g}x"
 
 
 def deviations(level):

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import jaxscale as jsc
-from jaxscale import cli, fitting
+from jaxscale import cli, fitting, pooling
 from jaxscale.cli import values
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -226,7 +226,11 @@ def asked(run, monkeypatch):
             seen.update(question, Law=Law, runs=runs)
             raise jsc.FitError("seen")
 
+        def none(*_, **__):
+            raise jsc.InputError("no pool")
+
         monkeypatch.setattr(fitting, "fit", look)
+        monkeypatch.setattr(pooling, "pool", none)
         assert run("fit", *arguments)[::2] == (1, ["jaxscale: seen"])
         return seen
 

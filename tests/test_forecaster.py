@@ -384,3 +384,12 @@ def test_follow_in_a_terminal(saved):
     assert seen.count(b"forecast") > 1
     os.close(screen)
     child.stderr.close()
+
+
+def test_a_log_of_two_runs_is_refused_until_one_is_chosen(tmp_path):
+    path = tmp_path / "wandb.csv"
+    path.write_text("Step,a - train/loss,b - train/loss\n1,2.9,3.9\n2,2.8,3.8\n")
+    with pytest.raises(jsc.InputError, match="'a - train/loss' and 'b - train/loss'"):
+        Log(path).new()
+    for run, first in (("a", 2.9), ("b", 3.9)):
+        assert Log(path, {"loss": f"{run} - train/loss"}).new().loss[0] == pytest.approx(first)

@@ -30,6 +30,7 @@ def backtest(
     runs = shortened(runs_of(path, None, column, unit, bytes_per_token), skip_steps, skip_tokens, skip_fraction, thin)
     from jaxscale.files import plain
     from jaxscale.pooling import pool
+    from jaxscale.validation import far
 
     with progress_bar("fits", None) as progress:
         made = pool(runs, values.names(law) or None, early=not law, progress=progress, **question)
@@ -38,12 +39,12 @@ def backtest(
     text = str(tested)
     if found:
         text += "\n\nmissed by each law\n" + aligned(
-            [["law", *(_far(row) for row in found)],
-             *([name, *(format(row["errors"][name], ".2%") for row in found)] for name in tested.laws)])
+            [["law", *(far(row) for row in found)],
+             *([name, *(percent(row["errors"][name]) for row in found)] for name in tested.laws)])
     text += f"\n\n{made.said()}"
     document = plain({"along": tested.along, "laws": list(tested.laws), "width": made.width, "distances": found})
     return Answer(text, document, (*made.facts["notes"], *left_out(made.facts["dropped"])))
 
 
-def _far(row):
-    return f"{row['from']:g}-{row['to']:g}x" if row["to"] < 1e9 else f"over {row['from']:g}x"
+def percent(share):
+    return "-" if share != share else f"{share:.2%}"

@@ -107,7 +107,11 @@ def fit(
             answer = _one(Law, runs, question, budget)
     except FitError as error:
         return misleading(str(error), document=_nothing(Law, len(runs)))
-    notes = () if "pool" in answer.document else notes
+    if not law and "pool" in answer.document:
+        notes = (f"{output} holds the constants of {answer.document['law']} alone: predict and plan from it are by "
+                 "that law, not by the pool",) if output else ()
+    elif about_constants and not law:
+        notes = (*notes, "one law and no pool, as options ask about its constants: --pool adds one")
     return replace(answer, notes=(*notes, *answer.notes), output=output, source=path)
 
 

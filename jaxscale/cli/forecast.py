@@ -118,6 +118,8 @@ class Watched:
         step, loss = self.last
         _, look = _compiled()
         until = self.given["until"] or 2 * step
+        if until < step:
+            raise InputError(f"--until must lie ahead, and {self.log.path} is at step {step:g} already: not {until:g}.")
         target, lr = self.given["target"], self.given["lr"]
         with jax.enable_x64(True):
             state = self.state

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -145,6 +146,7 @@ def _add(table, cover, guessed, goals, weak, logs, slopes):
     if not chosen:
         return None
     names = table.task.names
-    said = "; ".join(", ".join(f"{names[name]} = {x[i]:.2g}" for name, x in grid.items()) for i in chosen)
+    said = "; ".join((f"{count} times " if count > 1 else "") + ", ".join(
+        f"{names[name]} = {x[i]:.2g}" for name, x in grid.items()) for i, count in Counter(chosen).items())
     return Advice(f"add {len(chosen)} run{'s' * (len(chosen) > 1)}: {said}", "", "",
                   _errors(cover, weak, np.eye(len(table.names))))

@@ -13,13 +13,17 @@ from jaxscale.designs.report import report_of
 from jaxscale.designs.seen import Table
 from jaxscale.errors import InputError
 from jaxscale.fitting import fit_task
+from jaxscale.laws import published
 from jaxscale.laws.base import as_floats
 from jaxscale.objectives import squares
 from jaxscale.prediction import evaluate
 from jaxscale.problem import rows
 from jaxscale.runs import Runs
 from jaxscale.task import make_task
+from jaxscale.terms import scaling_constants
 from jaxscale.wander import wander_of, whitening_of
+
+USUAL = 0.3  # standard deviation of the logarithm of an exponent among published laws
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,10 +66,11 @@ class Design:
 def design(Law, runs, *, compute=None, at=None, noise=None, **question):
     """What a table can tell of a law, before its fit is trusted -> `Design`.
 
-    The law is fitted where it must be, also where the table cannot tell its constants apart, and the Fisher information
-    there gives a standard error to every constant and to what constants are wanted for: the loss amid the table, on its
-    ray beyond and off it, the slope of N*(C), N*(C) itself. What is not identified comes with what to fix or tie, and
-    with a run that would tell. Errors are to first order, and hold no error in the form of the law.
+    The law is fitted where it must be, also where the table cannot tell its constants apart (then near published
+    exponents, where there are any), and the Fisher information there gives a standard error to every constant and to
+    what constants are wanted for: the loss amid the table, on its ray beyond and off it, the slope of N*(C), N*(C)
+    itself. What is not identified comes with what to fix or tie, and with a run that would tell. Errors are to first
+    order, and hold no error in the form of the law.
 
     Args:
       Law: a law class, a name in `laws.catalogue`; or a law with its constants, which is then not fitted: the runs may
@@ -105,6 +110,10 @@ def _at_law(Law, runs, noise, question):
     """The task, the law that slopes are taken at, and the standard deviation of a row's residual."""
     if isinstance(Law, type) or isinstance(Law, str):
         found = fit_task(make_task(Law, runs, **question), True, None, 0, 0, None, checked=False)
+        usual = _usual(found.task)
+        if not found.converged and usual:
+            nearby = dataclasses.replace(found.task, prior=found.task.prior | usual)
+            found = dataclasses.replace(found, law=fit_task(nearby, True, None, 0, 0, None, checked=False).law)
         # In plain coordinates: the unconstrained constants themselves, tied ones as one.
         task, spread = dataclasses.replace(found.task, centring=False), wander_of(found)
         if spread is not None:
@@ -127,6 +136,17 @@ def _at_law(Law, runs, noise, question):
     planned = dataclasses.replace(planned, columns=planned.columns | {law.output: losses})
     task = make_task(type(law), planned, **({"objective": squares()} | question))
     return dataclasses.replace(task, centring=False), law, _positive(noise)
+
+
+def _usual(task):
+    """What published laws say of exponents, as priors to take slopes near by where a table leaves them free."""
+    laws = [law for law in published.values() if type(law) is task.Law]
+    scaling, found = scaling_constants(task.Law, frozenset()), {}
+    for name, about in task.Law.constants.items():
+        values = [getattr(law, name) for law in laws]
+        if values and about.positive and name not in task.held and name not in task.prior and name not in scaling:
+            found[name] = float(np.exp(np.mean(np.log(values)))), USUAL
+    return found
 
 
 def _positive(noise):

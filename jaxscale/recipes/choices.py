@@ -125,4 +125,4 @@ def _missed(tried):
         at = (tried.along > cut.at * (1 + 1e-9)) & (tried.along <= 10 * cut.at)
         if at.any():
             errors.append(np.mean(np.abs(cut.forecasts[:, at] - tried.observed[at]), axis=1))
-    return np.mean(errors, axis=0) if errors else np.full(len(tried.names), np.nan)
+    return np.nanmean(errors, axis=0) if errors else np.full(len(tried.names), np.nan)

@@ -81,12 +81,16 @@ class Comparison:
             f"  compute of B counts as {self.multiplier:.3g} times A's, {self.level:.0%} from {low:.3g} to {high:.3g}",
             f"  least loss at {self.compute:.3g} FLOPs: A {self.losses[0]:.4f}, B {self.losses[1]:.4f}; "
             f"B less A {self.difference:+.4f}, from {less:+.4f} to {more:+.4f}",
-            f"  each recipe's runs alone say {self.alone[0]:.4f} and {self.alone[1]:.4f}",
+            f"  each recipe's runs alone say {' and '.join(map(_loss, self.alone))}",
             f"  a parameter of B counts as {self.fit.law.n:.3g} of A's, a token as {self.fit.law.d:.3g}",
             f"  residuals: A {self.residuals[0]:.2%}, B {self.residuals[1]:.2%}; errors {self.fit.errors}",
             *(f"  note: {note}" for note in self.notes)])
 
     __repr__ = __str__
+
+
+def _loss(value):
+    return "that they cannot tell" if math.isnan(value) else f"{value:.4f}"
 
 
 def compare(a, b, compute, level=0.8, seed=0, **question):

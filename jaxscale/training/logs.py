@@ -123,7 +123,14 @@ def _columns(table, name, columns):
         plain = re.sub(r"__(MIN|MAX)$", "", column)
         if plain == column or plain not in table:
             shown[column] = values
-    renamed = {column.rsplit(" - ", 1)[-1]: column for column in shown}
+    renamed = {}
+    for column in shown:
+        short = column.rsplit(" - ", 1)[-1]
+        if short in renamed and column not in columns.values() and renamed[short] not in columns.values():
+            raise InputError(f"a log must be of one run, and {name} has {short!r} of several, {renamed[short]!r} and "
+                             f"{column!r}: choose one with columns={{'loss': {column!r}}} (--column 'loss={column}').")
+        if column in columns.values() or renamed.get(short) not in columns.values():
+            renamed[short] = column
     if set(renamed) >= {"Wall time", "Step", "Value"}:
         renamed = {"step": renamed["Step"], "loss": renamed["Value"]}
     columns = {quantity: next((new for new, old in renamed.items() if old == column), column)
