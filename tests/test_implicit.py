@@ -102,6 +102,7 @@ def test_derivatives_are_differences_of_fits(fits, x64, kind):
     check_directions(fits[kind], laws.Chinchilla, TABLE, ["weights", "loss", "N", "D"], 1e-4, **QUESTION[kind])
 
 
+@pytest.mark.slow
 def test_an_implicit_law(x64):
     law = laws.KaplanNSB(N_c=1e12, alpha_N=0.1, S_c=2.6e3, alpha_S=0.67, B_star=1.7e8, alpha_B=0.205)
     table = {"N": np.repeat(np.geomspace(1e6, 1e9, 5), 8), "S": np.tile(np.repeat([1e3, 1e4], 4), 5),

@@ -121,6 +121,7 @@ def test_critical_batch_size_zhang2025():
     assert 1 / law.x_c**law.alpha == pytest.approx(93.196814, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_steplaw_batch_size():
     """rms log residuals, B at or above the best batch of its (N, D): .0015 with L(N, S, B), .0187 batch-blind."""
     table = pd.read_csv(DATA / "steplaw" / "dense_best_lr.csv")

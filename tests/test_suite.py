@@ -67,6 +67,7 @@ def test_roots():
         assert float(error) < (1e-5 if "float32" in who else 1e-13)
 
 
+@pytest.mark.slow
 def test_trajectories():
     found = told(trajectories.tables(rows=300, draws=0, adam_steps=20, alone=False, warm=0), "at the optimum")
     assert len(found) >= 6
