@@ -125,6 +125,7 @@ def annealed(noise=0.0, momentum=0.99, names=SHORT):
     return law, columns
 
 
+@pytest.mark.slow
 def test_constants_of_annealing_are_recovered(tmp_path):
     law, columns = annealed(1e-3)
     fit = jsc.fit("annealing", jsc.Runs.from_columns(columns), objective=jsc.squares())

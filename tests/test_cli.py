@@ -724,6 +724,7 @@ def scan(path, sizes=(1e6, 4e6, 1.6e7, 6e7), batches=(1e5, 4e5, 1.6e6)):
     return write(path, dict(zip(("run", "N", "B", "S", "loss"), np.concatenate(rows, axis=1), strict=True)))
 
 
+@pytest.mark.slow
 def test_recipe(tmp_path, run, document, refused):
     table, output = scan(tmp_path / "runs.csv"), tmp_path / "fit.json"
     code, said = document("recipe", table, "--compute", "1e20", "-o", output)

@@ -56,6 +56,7 @@ def thinned(rows, drop, points):
     return [kept[i] for i in sorted(places)]
 
 
+@pytest.mark.slow
 def test_the_pooled_fit_is_the_least_on_the_grid(study):
     """m ln V summed over the other families, V by least squares; the parabola moves it by less than a step."""
     rows, step = runs_of(FLOORS, noise=1e-3), np.log(GRID[1] / GRID[0])

@@ -124,9 +124,9 @@ def test_the_back_test_by_distance(pool):
     assert len(tested.to_frame()) == len(tested) > 30
 
 
-def test_a_table_too_small_to_test_says_so():
-    few = {name: x[::7] for name, x in columns().items()}
-    pool = jsc.pool(jsc.Runs.from_columns(few), ["kaplan-nd"], early=False)
+def test_a_table_too_small_to_test_says_so(monkeypatch):
+    monkeypatch.setattr(pooling, "LEAST_ROWS", 37)
+    pool = jsc.pool(jsc.Runs.from_columns(columns()), ["kaplan-nd"], early=False)
     assert len(pool.backtest) == 0 and pool.width == 1.0
     assert "too small" in str(pool) and "no back-test" in str(pool)
 

@@ -42,6 +42,7 @@ def off(estimates):
     return {name: abs(np.log(value / getattr(LAW, name))) for name, (value, _) in estimates.items() if name != "E"}
 
 
+@pytest.mark.slow
 def test_steps_are_right_in_the_limit():
     """The table of `benchmarks/procedure.py`, where runs are converged to 1e-5 of the loss and the batch is endless."""
     grown = simulated.table(LAW, 1e10, 1e11)
@@ -136,6 +137,7 @@ def test_the_largest_batch(finite):
         recipes.endless_batch(scan, loss=-1.0)
 
 
+@pytest.mark.slow
 def test_what_a_table_lacks():
     whole = table()
     one_batch = recipes.procedure(whole[whole["B"] == 1e7])

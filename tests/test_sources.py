@@ -146,6 +146,7 @@ def test_eight_evaluation_sets_of_gadre_2024():
 # Laws of context and of experts, on simulated tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["context", "moe"])  # moe-experts is moe: test_laws.py
 def test_constants_are_recovered(name):
     """Exact tables give the constants back; noisy ones to five of the errors they report."""

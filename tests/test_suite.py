@@ -38,6 +38,7 @@ def share(text):
     return float(text.split(" of ")[0])
 
 
+@pytest.mark.slow
 def test_one_fit(table):
     found = told(one_fit.tables(table, starts=16, fast=4, slow=2, vmapped=16, adam_steps=(20,), tools=0, warm=0,
                                 projected=6), "excess")
