@@ -2,23 +2,37 @@
 
 from jaxscale.cli import values
 from jaxscale.cli.answer import Answer
-from jaxscale.cli.options import Json, NoCache, file, flag, repeated, taking
+from jaxscale.cli.options import (
+    BytesPerToken,
+    Column,
+    DropBad,
+    Example,
+    Json,
+    NoCache,
+    SkipFraction,
+    SkipSteps,
+    SkipTokens,
+    Table,
+    Thin,
+    Unit,
+    taking,
+)
 from jaxscale.cli.reading import budget_of, left_out, runs_of, shortened, table_path
 
 
 def approaches(
-    table: file("TABLE", "csv, jsonl, json (.gz or not) or parquet.") = None,
-    example: taking("NAME", "A table inside the package: ladder, the project's own runs.") = None,
+    table: Table = None,
+    example: Example = None,
     compute: taking("FLOPS", "The budget to compare at; the table's largest without it.") = None,
     budgets: taking("FLOPS|COUNT", "Where approach 2 reads curves: several between commas, or how many.") = None,
-    column: repeated("N=COL", "The column of a quantity; repeatable.") = None,
-    unit: taking("NAME", "Of the loss: nats, bits, bits-per-byte, perplexity.") = "nats",
-    bytes_per_token: taking("X", "Needed for bits-per-byte.") = None,
-    drop_bad: flag("--drop-bad", "Leave out, and list, rows that cannot be used.") = False,
-    skip_steps: taking("X", "Leave out the first steps of each run.") = None,
-    skip_tokens: taking("X", "Leave out the first tokens of each run.") = None,
-    skip_fraction: taking("X", "Leave out the first part of each run, 0.1 say.") = None,
-    thin: taking("POINTS", "Keep that many rows of each run, log-spaced.") = None,
+    column: Column = None,
+    unit: Unit = "nats",
+    bytes_per_token: BytesPerToken = None,
+    drop_bad: DropBad = False,
+    skip_steps: SkipSteps = None,
+    skip_tokens: SkipTokens = None,
+    skip_fraction: SkipFraction = None,
+    thin: Thin = None,
     seed: taking("COUNT", "Of the draws behind the errors.") = "0",
     json: Json = False,
     no_cache: NoCache = False,

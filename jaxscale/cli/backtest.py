@@ -2,24 +2,40 @@
 
 from jaxscale.cli import values
 from jaxscale.cli.answer import Answer, aligned, progress_bar
-from jaxscale.cli.options import Json, NoCache, file, flag, repeated, taking
+from jaxscale.cli.options import (
+    BytesPerToken,
+    Column,
+    DropBad,
+    Example,
+    Json,
+    NoCache,
+    Objective,
+    SkipFraction,
+    SkipSteps,
+    SkipTokens,
+    Table,
+    Thin,
+    Unit,
+    repeated,
+    taking,
+)
 from jaxscale.cli.reading import left_out, objective_of, runs_of, shortened, table_path
 
 
 def backtest(
-    table: file("TABLE", "csv, jsonl, json (.gz or not) or parquet.") = None,
-    example: taking("NAME", "A table inside the package: ladder, the project's own runs.") = None,
+    table: Table = None,
+    example: Example = None,
     law: repeated("NAME", "Of N and D, or N, S and B; repeatable. Without it those that 'jaxscale fit' pools.") = None,
     along: taking("C|N|D", "What is cut.") = "C",
-    objective: taking("NAME", "huber, lad or squares of log residuals, or squares-loss.") = "huber",
-    column: repeated("N=COL", "The column of a quantity; repeatable.") = None,
-    unit: taking("NAME", "Of the loss: nats, bits, bits-per-byte, perplexity.") = "nats",
-    bytes_per_token: taking("X", "Needed for bits-per-byte.") = None,
-    drop_bad: flag("--drop-bad", "Leave out, and list, rows that cannot be used.") = False,
-    skip_steps: taking("X", "Leave out the first steps of each run.") = None,
-    skip_tokens: taking("X", "Leave out the first tokens of each run.") = None,
-    skip_fraction: taking("X", "Leave out the first part of each run, 0.1 say.") = None,
-    thin: taking("POINTS", "Keep that many rows of each run, log-spaced.") = None,
+    objective: Objective = "huber",
+    column: Column = None,
+    unit: Unit = "nats",
+    bytes_per_token: BytesPerToken = None,
+    drop_bad: DropBad = False,
+    skip_steps: SkipSteps = None,
+    skip_tokens: SkipTokens = None,
+    skip_fraction: SkipFraction = None,
+    thin: Thin = None,
     json: Json = False,
     no_cache: NoCache = False,
 ):

@@ -2,7 +2,7 @@
 
 from jaxscale.cli import values
 from jaxscale.cli.answer import Answer, misleading
-from jaxscale.cli.options import Json, NoCache, file, flag, repeated, taking
+from jaxscale.cli.options import BytesPerToken, DropBad, Json, NoCache, Objective, Unit, file, repeated, taking
 from jaxscale.cli.reading import budget_of, objective_of, runs_of
 from jaxscale.errors import InputError
 
@@ -14,11 +14,11 @@ def compare(
     level: taking("SHARE", "Of the intervals.") = "0.8",
     fix: repeated("NAME=X", "Hold a constant: n=1 where only the data differ; repeatable.") = None,
     tie: repeated("NAME=NAME", "Constants that share one value: n=d for one multiplier.") = None,
-    objective: taking("NAME", "huber, lad or squares of log residuals, or squares-loss.") = "huber",
+    objective: Objective = "huber",
     column: repeated("N=COL", "The column of a quantity, in both tables; repeatable.") = None,
-    unit: taking("NAME", "Of the loss: nats, bits, bits-per-byte, perplexity.") = "nats",
-    bytes_per_token: taking("X", "Needed for bits-per-byte.") = None,
-    drop_bad: flag("--drop-bad", "Leave out, and list, rows that cannot be used.") = False,
+    unit: Unit = "nats",
+    bytes_per_token: BytesPerToken = None,
+    drop_bad: DropBad = False,
     seed: taking("COUNT", "Of the draws.") = "0",
     json: Json = False,
     no_cache: NoCache = False,

@@ -2,15 +2,30 @@
 
 from jaxscale.cli import values
 from jaxscale.cli.answer import Answer, misleading, progress_bar
-from jaxscale.cli.options import Json, NoCache, file, flag, repeated, taking
+from jaxscale.cli.options import (
+    BytesPerToken,
+    Column,
+    DropBad,
+    Example,
+    Json,
+    NoCache,
+    SkipFraction,
+    SkipSteps,
+    SkipTokens,
+    Table,
+    Thin,
+    Unit,
+    repeated,
+    taking,
+)
 from jaxscale.cli.reading import check_output, left_out, objective_of, runs_of, shortened, table_path
 
 ASKED = 10  # times the largest run's compute, where no budget is given
 
 
 def recipe(
-    table: file("TABLE", "csv, jsonl, json (.gz or not) or parquet.") = None,
-    example: taking("NAME", "A table inside the package: ladder, the project's own runs.") = None,
+    table: Table = None,
+    example: Example = None,
     compute: taking("FLOPS", "The budget to plan for; 10 times the largest run's by default.") = None,
     loss: taking("NATS", "The loss to reach; by default that of the best run for the budget.") = None,
     N: taking("X", "The model to ask about; by default that of the best run for the budget.", "--N") = None,
@@ -23,14 +38,14 @@ def recipe(
     train: taking("COL", "The column of training losses.") = None,
     objective: taking("NAME", "Of the joint fit: huber, lad or squares of log residuals, or squares-loss.") = "squares",
     weights: taking("COL|run", "A column of weights; 'run' weighs every run the same.") = "run",
-    column: repeated("N=COL", "The column of a quantity; repeatable.") = None,
-    unit: taking("NAME", "Of the loss: nats, bits, bits-per-byte, perplexity.") = "nats",
-    bytes_per_token: taking("X", "Needed for bits-per-byte.") = None,
-    drop_bad: flag("--drop-bad", "Leave out, and list, rows that cannot be used.") = False,
-    skip_steps: taking("X", "Leave out the first steps of each run.") = None,
-    skip_tokens: taking("X", "Leave out the first tokens of each run.") = None,
-    skip_fraction: taking("X", "Leave out the first part of each run, 0.1 say.") = None,
-    thin: taking("POINTS", "Keep that many rows of each run, log-spaced.") = None,
+    column: Column = None,
+    unit: Unit = "nats",
+    bytes_per_token: BytesPerToken = None,
+    drop_bad: DropBad = False,
+    skip_steps: SkipSteps = None,
+    skip_tokens: SkipTokens = None,
+    skip_fraction: SkipFraction = None,
+    thin: Thin = None,
     seed: taking("COUNT", "Of the resampling of runs.") = "0",
     output: taking("FIT.json", "Write the joint fit to a file.", "-o", "--output") = None,
     json: Json = False,

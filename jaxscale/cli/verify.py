@@ -2,7 +2,7 @@
 
 from jaxscale.cli import values
 from jaxscale.cli.answer import Answer, misleading
-from jaxscale.cli.options import FitFile, Json, NoCache, file, repeated, taking
+from jaxscale.cli.options import BytesPerToken, FitFile, Json, NoCache, Unit, file, repeated
 from jaxscale.errors import InputError
 
 
@@ -10,8 +10,8 @@ def verify(
     card: FitFile = None,
     table: file("TABLE", "The table it was fitted to: csv, jsonl, json (.gz or not) or parquet.") = None,
     column: repeated("N=COL", "The column of a quantity, in place of the fit's own; repeatable.") = None,
-    unit: taking("NAME", "Of the loss: nats, bits, bits-per-byte, perplexity.") = "nats",
-    bytes_per_token: taking("X", "Needed for bits-per-byte.") = None,
+    unit: Unit = "nats",
+    bytes_per_token: BytesPerToken = None,
     json: Json = False,
     no_cache: NoCache = False,
 ):
