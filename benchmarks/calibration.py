@@ -23,6 +23,7 @@ import pandas as pd
 import jaxscale as jsc
 from jaxscale import laws, pooling, validation
 from jaxscale.prediction import predict_each
+from jaxscale.uncertainty import student
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "shared" / "data"
@@ -124,7 +125,7 @@ def of_pool(tried, scale):
                                     tried.table.row, scale)
     for cut in np.unique(tested.cut):
         at = tested.cut == cut
-        halves = {level: validation.deviations(level) * tested.sd[at] for level in LEVELS}
+        halves = {level: student(level, math.inf) * tested.sd[at] for level in LEVELS}
         found.append(judged((tested.distance[at], tested.error[at],
                              {level: (-half, half) for level, half in halves.items()})))
     for cut in tried.cuts[:-1]:

@@ -5,6 +5,7 @@ its form. The laws' disagreement shows that error, and back-tests inside the tab
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxscale.planning import plan
 from jaxscale.prediction import predict_each
 from jaxscale.runs import Runs
 from jaxscale.task import law_class
+from jaxscale.uncertainty import ends, student
 
 LAWS = ("chinchilla", "kaplan-nd")
 WITH_BATCH = "kaplan-nsb"
@@ -76,9 +78,7 @@ class Pool:
 
         It holds the noise of a run and the error in the form of the laws, as the back-test and other tables tell them.
         """
-        if not 0 < level < 1:
-            raise InputError(f"the level of an interval must be between 0 and 1, not {level!r}: 0.8 for 80%.")
-        both, half = self._combined(inputs), validation.deviations(level)
+        half, both = student(level, math.inf), self._combined(inputs)
         return tuple(np.exp(both.centre + sign * half * both.sd) for sign in (-1, 1))
 
     def distance(self, **inputs):
@@ -111,8 +111,8 @@ class Pool:
         draws = np.concatenate(drawn, axis=1)
         usable = np.isfinite(draws).all(axis=tuple(i for i in range(draws.ndim) if i != 1))
         share = np.repeat(weights / DRAWS, DRAWS)
-        (N, *ends_N), (D, *ends_D) = (np.quantile(x[usable], (0.5, 0.5 - level / 2, 0.5 + level / 2), axis=0,
-                                                  weights=share[usable], method="inverted_cdf") for x in draws)
+        (N, *ends_N), (D, *ends_D) = (np.quantile(x[usable], (0.5, *ends(level)), axis=0, weights=share[usable],
+                                                  method="inverted_cdf") for x in draws)
         where = {"N": N, "D": D} | self._batch(D, best.values())
         interval = {"N": tuple(ends_N), "D": tuple(ends_D), "loss": self.predict_interval(level, **where)}
         return PoolPlan(np.asarray(compute, float), N, D, self.predict(**where), interval, best, tuple(why),
@@ -223,9 +223,8 @@ def pool(runs, laws=None, *, along="C", early=True, objective=None, drop_bad=Fal
     members = tuple(Member(*name, one, float(weight))
                     for name, one, weight in zip(tried.names, tried.fits, weights, strict=True))
     table = tried.table
-    facts = {"along": along, "points": len(table), "runs": len(np.unique(table.run)), "source": table.source,
-             "notes": [*table.notes, *tried.lost], "dropped": [list(row) for row in table.dropped],
-             "ranges": {name: [float(values.min()), float(values.max())] for name, values in table.columns.items()}}
+    facts = {"along": along, "points": len(table), "runs": len(np.unique(table.run)),
+             "notes": [*table.notes, *tried.lost], "dropped": [list(row) for row in table.dropped]}
     return Pool(members, tested, width, last.noise, last.at, facts)
 
 

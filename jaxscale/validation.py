@@ -11,10 +11,12 @@ shrunk to 1 where it is short. The numbers a, b, c and g (`Scale`) were chosen o
 """
 
 import dataclasses
-import statistics
+import math
 from typing import NamedTuple
 
 import numpy as np
+
+from jaxscale.uncertainty import student
 
 BELIEF = 4.0  # back-tests that the experience of other tables counts as, for the width
 RECENT = 2  # of a table's own, those with the largest cuts count: the others are of ever smaller runs
@@ -124,7 +126,7 @@ class Backtest:
 
     def interval(self, level=0.8):
         """Lower and upper ends [k] of the forecasts' intervals, in nats."""
-        half = deviations(level) * self.sd
+        half = student(level, math.inf) * self.sd
         return self.forecast * np.exp(-half), self.forecast * np.exp(half)
 
     def by_distance(self, level=0.8):
@@ -139,7 +141,7 @@ class Backtest:
             at = (self.distance > low) & (self.distance <= high)
             if not at.any():
                 continue
-            error, half = self.error[at], deviations(level) * self.sd[at]
+            error, half = self.error[at], student(level, math.inf) * self.sd[at]
             missed = np.maximum(np.abs(error) - half, 0)
             each = np.abs(np.log(self.observed[at, None] / self.each[at]))
             told = np.isfinite(each).sum(axis=0)
@@ -192,8 +194,3 @@ def backtest_of(cuts, along, observed, names, quantity, rows, scale=SCALE):
 def far(row):
     """A distance of `Backtest.by_distance` as text."""
     return f"{row['from']:g}-{row['to']:g}x" if np.isfinite(row["to"]) else f"over {row['from']:g}x"
-
-
-def deviations(level):
-    """Half of an interval of a level, in standard deviations."""
-    return statistics.NormalDist().inv_cdf(0.5 + level / 2)
