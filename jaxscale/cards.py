@@ -1,14 +1,12 @@
 """Does a fit come out again? What a saved fit says of its question, asked of the table once more."""
 
 import dataclasses
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 
 from jaxscale.errors import InputError
-from jaxscale.files import FORMAT
+from jaxscale.files import FORMAT, read_document
 from jaxscale.fitting import Fit, fit
 from jaxscale.objectives import Objective
 from jaxscale.runs import Runs
@@ -68,7 +66,7 @@ def verify(card, runs, Law=None):
       >>> verify("fit.json", "runs.csv").reproduces  # doctest: +SKIP
       True
     """
-    card = card if isinstance(card, dict) else read_card(card)
+    card = card if isinstance(card, dict) else read_document(card)
     asked = asked_of(card)
     if not isinstance(runs, Runs):
         from jaxscale.tables import read_runs
@@ -101,15 +99,6 @@ def verify(card, runs, Law=None):
     off = {name: _off(card, found, name) for name in Law.constants if name not in asked["fix"]}
     return Verification(card, found, found.facts["asked"]["digest"] == asked["digest"], off,
                         abs(found.objective - card["objective"]) / max(abs(card["objective"]), 1e-300))
-
-
-def read_card(path):
-    """The JSON data of a saved fit. Raises InputError."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} must be a fit written by jaxscale, but it cannot be read ({error}): check the path."
-                         ) from None
 
 
 def asked_of(card):

@@ -85,17 +85,8 @@ def save_fit(fit, path):
     write_atomically(path, json.dumps(as_document(fit), indent=1) + "\n", keep=fit.facts["source"])
 
 
-def load_fit(path, Law=None):
-    """Read a fit that `save` wrote; a law that is not in the catalogue is passed as `Law`.
-
-    The runs are not in the file: such a fit predicts and plans, but cannot be bootstrapped.
-
-    Raises:
-      InputError: no such file, not a fit, of another version, or of a law that is not known here.
-    """
-    from jaxscale.laws import catalogue
-    from jaxscale.task import law_class
-
+def read_document(path):
+    """The JSON data of a saved fit. Raises InputError: no such file, not one fit, or of another version."""
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -113,6 +104,21 @@ def load_fit(path, Law=None):
     if document.get("version") != VERSION:
         raise InputError(f"{path} must be a fit of version {VERSION}, but it is of version {document.get('version')}: "
                          f"fit the table again, or use the jaxscale that wrote it.")
+    return document
+
+
+def load_fit(path, Law=None):
+    """Read a fit that `save` wrote; a law that is not in the catalogue is passed as `Law`.
+
+    The runs are not in the file: such a fit predicts and plans, but cannot be bootstrapped.
+
+    Raises:
+      InputError: no such file, not a fit, of another version, or of a law that is not known here.
+    """
+    from jaxscale.laws import catalogue
+    from jaxscale.task import law_class
+
+    document = read_document(path)
     name = document.get("law")
     if Law is None and name not in [*catalogue]:
         raise InputError(f"{path} holds the law {name!r}, which is not in the catalogue: pass its class, "

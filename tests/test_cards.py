@@ -64,8 +64,10 @@ def test_another_table_does_not_reproduce(columns):
 
 def test_no_card(tmp_path, columns):
     (tmp_path / "fit.json").write_text("{}")
-    with pytest.raises(jsc.InputError, match="what was asked"):
+    with pytest.raises(jsc.InputError, match="other JSON"):
         verify(tmp_path / "fit.json", runs(columns))
+    with pytest.raises(jsc.InputError, match="what was asked"):
+        verify({"format": "jaxscale-fit", "facts": {}}, runs(columns))
     with pytest.raises(jsc.InputError, match="cannot be read"):
         verify(tmp_path / "nothing.json", runs(columns))
 

@@ -18,12 +18,12 @@ def verify(
     """Fit the table again as the file says, and compare. Exit code 1 where data, constants or objective differ."""
     if card is None or table is None:
         raise InputError("verify wants a fit and the table it was fitted to: jaxscale verify fit.json runs.csv")
-    from jaxscale.cards import asked_of, read_card
+    from jaxscale.cards import asked_of
     from jaxscale.cards import verify as again
-    from jaxscale.files import plain
+    from jaxscale.files import plain, read_document
     from jaxscale.tables import read_runs
 
-    card = read_card(card)
+    card = read_document(card)
     columns = asked_of(card)["columns"] | values.assignments(column, "--column", "N=my_name")
     runs = read_runs(table, columns=columns, unit=unit,
                      bytes_per_token=bytes_per_token and values.number(bytes_per_token, "--bytes-per-token"))
