@@ -17,9 +17,9 @@ _HOMES = {
     "GroupFits": "groups", "Hardware": "planning", "InputError": "errors", "Pareto": "planning", "Plan": "planning",
     "Pool": "pooling", "Runs": "runs", "backtest": "pooling", "constant": "laws.base", "damped_newton": "solver",
     "design": "designs", "fit": "fitting", "fit_groups": "groups", "huber": "objectives", "influence": "implicit",
-    "lad": "objectives", "law": "laws.base", "load_fit": "files", "pareto": "planning", "plan": "planning",
-    "pool": "pooling", "read_runs": "tables", "refit": "implicit", "squares": "objectives", "sweep": "sweeps",
-    "tradeoff": "planning",
+    "lad": "objectives", "law": "laws.base", "load_fit": "files", "load_pool": "pooling", "pareto": "planning",
+    "plan": "planning", "pool": "pooling", "read_runs": "tables", "refit": "implicit", "squares": "objectives",
+    "sweep": "sweeps", "tradeoff": "planning",
 }
 _MODULES = ("datasets", "laws", "recipes", "schedules", "training", "units")
 

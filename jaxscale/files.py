@@ -1,5 +1,6 @@
 """Fits as JSON files: written atomically, never over the table, and read back with a check of their version."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -49,8 +50,7 @@ def as_document(fit):
     about = fit.facts | ({} if spread is None else {"wander": spread._asdict()})
     document = {
         "format": FORMAT, "version": VERSION, "law": law_name(type(fit.law)),
-        "constants": {name: getattr(fit.law, name) for name in fit.law.constants},
-        "standard_errors": {name: getattr(fit.standard_errors, name) for name in fit.law.constants},
+        "constants": constants_of(fit.law), "standard_errors": constants_of(fit.standard_errors),
         "covariance": fit.covariance, "objective": fit.objective, "converged": fit.converged,
         "points": about["points"], "errors": fit.errors, "certificate": dataclasses.asdict(fit.certificate),
         "facts": about,
@@ -80,9 +80,14 @@ def law_name(Law):
     return next((name for name, other in catalogue.items() if other is Law), Law.__name__)
 
 
-def save_fit(fit, path):
-    """Write a fit as JSON."""
-    write_atomically(path, json.dumps(as_document(fit), indent=1) + "\n", keep=fit.facts["source"])
+def constants_of(law):
+    """The constants of a law by name."""
+    return {name: getattr(law, name) for name in law.constants}
+
+
+def write(document, path, source):
+    """Write JSON data to a file that is not the table at `source`."""
+    write_atomically(path, json.dumps(document, indent=1) + "\n", keep=source)
 
 
 def read_document(path):
@@ -124,14 +129,21 @@ def load_fit(path, Law=None):
         raise InputError(f"{path} holds the law {name!r}, which is not in the catalogue: pass its class, "
                          f"load_fit(path, {name}).")
     Law = law_class(name if Law is None else Law)
-    try:
+    with whole(path):
         if list(Law.constants) != list(document["constants"]):
             raise InputError(f"{path} holds the constants {', '.join(document['constants'])}, but {Law.__name__} has "
                              f"{', '.join(Law.constants)}: pass the class that was fitted.")
         return _from_document(document, Law)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+
+
+@contextlib.contextmanager
+def whole(path):
+    """Read parts of a file's data, and say so where they are not there."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"{path} must be a fit as jaxscale wrote it, but parts of it are missing or changed: fit the "
                          "table again.") from None
 
@@ -139,16 +151,21 @@ def load_fit(path, Law=None):
 def _from_document(document, Law):
     from jaxscale.fitting import Certificate, Fit
 
-    def law(values):
-        return Law(**{name: _float(values[name]) for name in Law.constants})
-
     facts = document["facts"]
-    facts["held"] = {name: _float(value) for name, value in facts["held"].items()}
+    facts["held"] = {name: number(value) for name, value in facts["held"].items()}
     certificate = document["certificate"] | {"at_bound": tuple(document["certificate"]["at_bound"])}
-    covariance = {a: {b: _float(document["covariance"][a][b]) for b in Law.constants} for a in Law.constants}
-    return Fit(law(document["constants"]), document["objective"], document["converged"],
-               law(document["standard_errors"]), covariance, document["errors"], Certificate(**certificate), facts)
+    covariance = {a: {b: number(document["covariance"][a][b]) for b in Law.constants} for a in Law.constants}
+    return Fit(law_of(Law, document["constants"]), document["objective"], document["converged"],
+               law_of(Law, document["standard_errors"]), covariance, document["errors"], Certificate(**certificate),
+               facts)
 
 
-def _float(value):
-    return math.nan if value is None else float(value)
+def law_of(Law, values):
+    """A law from JSON data: numbers, or lists of them for a batch."""
+    return Law(**{name: np.array([number(x) for x in values[name]]) if isinstance(values[name], list) else
+                  number(values[name]) for name in Law.constants})
+
+
+def number(value, none=math.nan):
+    """A number of JSON data, whose null stands for `none`."""
+    return none if value is None else float(value)

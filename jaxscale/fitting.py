@@ -102,6 +102,17 @@ class Fit:
             ends.append(type(self.law)(**values))
         return tuple(ends)
 
+    def interval_of(self, function, level=0.95):
+        """Lower and upper ends of the interval of anything that the law says: `function` of a law, in JAX.
+
+        From 1,000 laws drawn from the constants' covariance, as for `predict_interval`: a critical batch size, the
+        compute-optimal N by `jaxscale.planning.optimum`, a ratio of two losses.
+
+        Example:
+          >>> fit.interval_of(lambda law: law.critical_batch_size(2.5), 0.8)  # doctest: +SKIP
+        """
+        return uncertainty.interval_of(self.sample(DRAWN), function, level)
+
     def sample(self, draws=1000, seed=0):
         """A batch of laws drawn from a normal with the fit's covariance, in the coordinates that fits use.
 
@@ -150,7 +161,7 @@ class Fit:
         """All that it takes to make this fit again, as JSON data: what `save` writes, and `jaxscale verify` asks again.
 
         The law, rows by number and their digest, weights, objective, constants held, tied and known before, the seed,
-        what came out with its certificate, and the versions it was made with.
+        what came out with its certificate, and the versions it was made with. `Pool.card` has the back-test too.
 
         Example:
           >>> fit.card()["facts"]["asked"]["digest"]  # doctest: +SKIP
@@ -161,13 +172,13 @@ class Fit:
 
     def save(self, path):
         """Write the fit as JSON, atomically, never over the table it was fitted to. `load_fit` reads it back."""
-        from jaxscale.files import save_fit
+        from jaxscale.files import write
 
-        save_fit(self, path)
+        write(self.card(), path, self.facts["source"])
 
 
 DRAWN = 1000  # laws, for the interval of a prediction
-DRAWS = 512  # of the bootstrap, searched and solved at once; fewer where that were more than ROWS rows, to bound memory
+DRAWS = 512  # of the bootstrap, searched and solved at once; fewer where that were more than ROWS rows
 ROWS = 1 << 20
 ONE_RUN = "unknown: all rows are of one run, and only other runs can say how runs differ"
 SEARCHED = 3  # places of each draw's own search that are followed where the first does not agree with the fit's optimum
@@ -176,7 +187,7 @@ SEARCHED = 3  # places of each draw's own search that are followed where the fir
 def _bootstrap(task, point, draws, seed, progress=None, starts="global"):
     task = dataclasses.replace(task, optimizer=None)  # every draw to its end, whatever found the optimum
     counts = uncertainty.resampled_counts(task.run_count, draws, seed)
-    each = min(draws, DRAWS, max(16, ROWS // len(task.weights)))
+    each = min(draws, at_once(task))
     with jax.enable_x64(True):
         problem = task.problem()
         # What a prior knows is resampled too: each draw has a mean of its own, the prior's sd around it.
@@ -212,6 +223,11 @@ def _bootstrap(task, point, draws, seed, progress=None, starts="global"):
                                  float(confirmed[kept].mean()) if starts == "global" else math.nan)
 
 
+def at_once(task):
+    """How many draws of a task are solved at once: fewer of a long table, to bound memory."""
+    return min(DRAWS, max(16, ROWS // len(task.weights)))
+
+
 def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bounds=None, weights=None, x=None,
         optimizer=None, max_steps=2000, polish=True, start=None, errors="auto", draws=500, seed=0, drop_bad=False,
         progress=None):
@@ -238,7 +254,8 @@ def fit(Law, runs, *, objective=None, fix=None, free=(), tie=(), prior=None, bou
       start: a law of the class, say from the steps of `recipes`: one more start beside those of the search.
       errors: "sandwich" (clustered by run), "jackknife" (the same with each run's score as without that run, for few
         runs), "bootstrap" (`draws` tables with whole runs resampled, from `seed`), None, or "auto": the bootstrap for
-        absolute deviations and where most residuals lie outside Huber's corner.
+        absolute deviations and where most residuals lie outside Huber's corner, else the jackknife below 30 runs and
+        the sandwich from there on.
       drop_bad: leave unusable rows out, listed, instead of refusing the table.
       progress: called with the number of fits that have ended since the last call.
 
@@ -319,7 +336,8 @@ def conclude(task, point, values, tried, ends, errors, draws, seed, progress):
             problem, np.asarray(rows(problem, point).residuals), task.weights)])
         point = exact if passed and not task.prior else point
     stack = stacks.Stack.of_weights(task, task.weights[None])
-    found = stacks.conclude(stack, point[None], values[None], ends, objective, errors == "jackknife")
+    jackknife = errors == "jackknife" or errors == "auto" and task.run_count < uncertainty.MANY
+    found = stacks.conclude(stack, point[None], values[None], ends, objective, jackknife)
     judged, r = found.judged, found.rows.residuals[0]
     at_bound = tuple("=".join(group) for group, off in zip(task.groups, judged.inner[0], strict=True) if not off)
     certificate = Certificate(float(judged.promised[0]), int(judged.agreeing[0]), tried, float(judged.condition[0]),
@@ -343,7 +361,7 @@ def conclude(task, point, values, tried, ends, errors, draws, seed, progress):
         known = np.nan if unknown else 1.0
         covariance = known * found.covariance[0]
         natural = as_floats(type(law)(*(known * found.standard_errors[0])))
-        kind = "jackknife of runs" if errors == "jackknife" else "sandwich clustered by run"
+        kind = "jackknife of runs" if jackknife else "sandwich clustered by run"
         how = unknown or f"{kind} ({task.run_count} runs)" + (
             f", curvature smoothed over {uncertainty.bandwidth(r, task.weights):.2g}" if task.objective.robust else "")
     stuck = {name: np.nan for names in at_bound for name in names.split("=")}  # a bound is not an estimate

@@ -6,10 +6,12 @@ import functools
 import jax
 import numpy as np
 
-from jaxscale import stacks
+from jaxscale import stacks, uncertainty
 from jaxscale.certificate import check_identifiable
 from jaxscale.errors import FitError, InputError
-from jaxscale.fitting import check_errors, conclude, fit_task, wants_bootstrap, why_unknown
+from jaxscale.fitting import at_once, check_errors, conclude, fit_task, wants_bootstrap, why_unknown
+from jaxscale.laws.base import as_floats
+from jaxscale.problem import thetas_of
 from jaxscale.runs import Runs
 from jaxscale.stacks import Stack
 from jaxscale.task import checked_weights, filled, law_class, make_task
@@ -143,6 +145,30 @@ def fit_weightings(task, weights, errors, polish, draws, seed, progress):
             rows = np.concatenate([total[block], np.repeat(filling, len(block), axis=0)], axis=1)
             batch.fit(Stack.of_weights(task, rows), block, np.full(len(block), total.shape[1]))
     return batch.result(tuple({"weights": i} for i in range(len(weights))))
+
+
+def resampled(task, weights, points, draws, seed=0, progress=None):
+    """Fits of one table under each of `weights` [fits, n] to draws of its runs -> a law with axes [fits, draws].
+
+    Each starts at its own fit's optimum, of `points` [fits, q], as in `Fit.bootstrap(starts="warm")`; NaN where it did
+    not end. Of each weighting the runs are drawn that it has.
+    """
+    counts = np.zeros((len(weights), draws, task.run_count))
+    for i, row in enumerate(weights):
+        present = np.unique(task.runs.run[row > 0])
+        counts[i][:, present] = uncertainty.resampled_counts(len(present), draws, seed)
+    rows = np.pad(weights, ((0, 0), (0, len(task.weights) - weights.shape[1])))
+    fit, counts = np.repeat(np.arange(len(weights)), draws), counts.reshape(-1, task.run_count)
+    found = np.full((len(fit), points.shape[1]), np.nan)
+    with jax.enable_x64(True):
+        for block in _blocks(np.arange(len(fit)), min(len(fit), at_once(task))):
+            count = len(np.unique(block))
+            stack = Stack.of_weights(task, rows[fit[block]] * counts[block][:, task.run])
+            ends, _ = stacks.settle(stack, np.arange(count), points[fit[block], None], progress)
+            ended = np.isfinite(ends.values[:count, 0])
+            found[block[:count][ended]] = ends.points[:count, 0][ended]
+        theta = np.asarray(thetas_of(task.problem(), found)).reshape(len(weights), draws, -1)
+    return as_floats(stacks.laws(task, theta))
 
 
 def _fit_tables(batch, table, places, question):

@@ -201,6 +201,10 @@ class Bootstrap:
         """Lower and upper ends of the central percentile interval of `predict`, in the shape of the inputs."""
         return tuple(np.quantile(self.predict(**inputs), ends(level), axis=0))
 
+    def interval_of(self, function, level=0.95):
+        """Lower and upper ends of the percentile interval of anything the laws say, as `Fit.interval_of`."""
+        return interval_of(self.law, function, level)
+
     @property
     def covariance(self):
         """Covariance of the constants as a dict of dicts, positive ones on the log scale."""
@@ -216,6 +220,18 @@ def ends(level):
     if not 0 < level < 1:
         raise InputError(f"the level of an interval must be between 0 and 1, not {level!r}: 0.95 for 95%.")
     return (1 - level) / 2, (1 + level) / 2
+
+
+def each(laws, function):
+    """A function of a law, in JAX, for each of a batch of laws: NumPy float64 [laws, ...]."""
+    with jax.enable_x64(True):
+        return np.asarray(jax.vmap(function)(laws), np.float64)
+
+
+def interval_of(laws, function, level):
+    """Lower and upper ends of the central interval of a function of a law over a batch of laws, infinity a number."""
+    found = np.quantile(np.clip(each(laws, function), -1e300, 1e300), ends(level), axis=0)
+    return tuple(np.where(np.abs(found) > 1e200, np.copysign(np.inf, found), found))
 
 
 def unconstrained_draws(law):

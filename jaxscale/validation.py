@@ -25,28 +25,31 @@ FARTHEST = np.log(2.0)  # a law that is further from the median of all counts as
 BUCKETS = (1.0, 3.0, 10.0, 30.0, np.inf)  # of the distance, in reports
 
 
+class Scale(NamedTuple):
+    """How wide errors are at a distance; the values are the experience of real tables."""
+
+    a: float = 0.85
+    b: float = 0.7
+    c: float = 0.006
+    g: float = 0.0
+    usual: float = 0.74  # geometric mean, over back-tests, of the mean of |error| / sd at width 1
+
+
+SCALE = Scale()
+
+
 class Cut(NamedTuple):
     """What was forecast from the rows up to a cut."""
 
     at: float  # the largest C, N or D that was fitted
     forecasts: np.ndarray  # [laws, n] ln loss of every row, NaN by laws that could not be fitted
     noise: float  # standard deviation of the fitted rows' ln loss about a law
+    draws: np.ndarray | None = None  # [laws, draws, n] the same by laws fitted to resampled runs
 
-
-class Scale(NamedTuple):
-    """How wide errors are at a distance; the values are the experience of real tables.
-
-    c is twice what the benchmark chooses on all of them, on the careful side: scores hardly differ.
-    """
-
-    a: float = 1.0
-    b: float = 0.5
-    c: float = 0.006
-    g: float = 0.15
-    usual: float = 0.65  # geometric mean, over back-tests, of the mean of |error| / sd at width 1
-
-
-SCALE = Scale()
+    def combined(self, rows, along, weights, width=1.0, scale=SCALE):
+        """The forecasts of some rows [n] as one -> `Combined`."""
+        forecasts = self.forecasts if self.draws is None else self.draws
+        return combine(forecasts[..., rows], weights, self.noise, along[rows] / self.at, width, scale)
 
 
 class Combined(NamedTuple):
@@ -57,9 +60,14 @@ class Combined(NamedTuple):
 
 
 def combine(forecasts, weights, noise, distance, width=1.0, scale=SCALE):
-    """Forecasts [laws, n] by their weights [laws], at distances [n] -> `Combined`; a law of NaN has no say."""
-    able = np.isfinite(forecasts).all(axis=1)
-    forecasts, weights = forecasts[able], weights[able] / weights[able].sum()
+    """Forecasts [laws, n] or [laws, draws, n] by the laws' weights [laws], at distances [n] -> `Combined`.
+
+    A law's weight is shared by its draws; those of NaN have no say.
+    """
+    forecasts = forecasts.reshape(len(weights), -1, forecasts.shape[-1])
+    able = np.isfinite(forecasts).all(axis=2)
+    share = weights[:, None] * able / np.maximum(able.sum(axis=1, keepdims=True), 1)
+    forecasts, weights = forecasts[able], share[able] / share.sum()
     middle = np.median(forecasts, axis=0)
     forecasts = np.clip(forecasts, middle - FARTHEST, middle + FARTHEST)
     centre = weights @ forecasts
@@ -69,27 +77,28 @@ def combine(forecasts, weights, noise, distance, width=1.0, scale=SCALE):
     return Combined(centre, width * np.sqrt(squares) * distance**scale.g)
 
 
-def judge(cuts, along, observed, laws, scale=SCALE):
+def judge(cuts, along, observed, laws, scale=SCALE, weights=None):
     """Weights of the laws [laws] and the width, from cuts in rising order and what was observed up to now.
 
     Args:
       cuts: `Cut`s whose forecasts of later rows are known to be right or wrong by now.
       along: [n] C, N or D of the rows. observed: [n] ln loss, NaN of rows that are not known yet.
-      laws: how many there are.
+      laws: how many there are. weights: [laws], where they are known and the width alone is wanted.
     """
     tested = [cut for cut in cuts if np.any(ahead(cut, along) & np.isfinite(observed))]
     rows = [ahead(cut, along) & np.isfinite(observed) for cut in tested]
     if not tested:
-        return np.full(laws, 1 / laws), 1.0
-    errors = np.array([np.mean(np.abs(observed[at] - cut.forecasts[:, at]), axis=1)
-                       for cut, at in zip(tested, rows, strict=True)])
-    # Where a law could not be fitted below a cut it counts as one like the others there.
-    errors = np.where(np.isnan(errors), np.nanmean(errors, axis=1, keepdims=True), errors).mean(axis=0)
-    weights = 1 / np.maximum(EQUAL * errors.mean() + len(tested) * errors, 1e-12)
-    weights /= weights.sum()
+        return np.full(laws, 1 / laws) if weights is None else weights, 1.0
+    if weights is None:
+        errors = np.array([np.mean(np.abs(observed[at] - cut.forecasts[:, at]), axis=1)
+                           for cut, at in zip(tested, rows, strict=True)])
+        # Where a law could not be fitted below a cut it counts as one like the others there.
+        errors = np.where(np.isnan(errors), np.nanmean(errors, axis=1, keepdims=True), errors).mean(axis=0)
+        weights = 1 / np.maximum(EQUAL * errors.mean() + len(tested) * errors, 1e-12)
+        weights /= weights.sum()
     found = []
     for cut, at in [*zip(tested, rows, strict=True)][-RECENT:]:
-        both = combine(cut.forecasts[:, at], weights, cut.noise, along[at] / cut.at, scale=scale)
+        both = cut.combined(at, along, weights, scale=scale)
         found.append(np.log(np.maximum(np.mean(np.abs(observed[at] - both.centre) / both.sd), 1e-6) / scale.usual))
     return weights, float(np.exp(np.sum(found) / (len(found) + BELIEF)))
 
@@ -164,31 +173,37 @@ class Backtest:
                       **dict(zip(self.laws, self.each.T, strict=True))})
 
     def __str__(self):
-        if not len(self):
-            return f"no back-test: too few runs lie below any cut in {self.along}"
-        lines = [f"{'distance':>10}{'rows':>7}{'cuts':>6}{'missed by':>11}{'bias':>8}{'in 80%':>8}{'width':>8}"]
-        for row in self.by_distance():
-            lines.append(f"{far(row):>10}{row['points']:>7}{row['cuts']:>6}{row['error']:>11.2%}{row['bias']:>+8.1%}"
-                         f"{row['coverage']:>8.0%}{row['width']:>8.1%}")
-        return "\n".join(lines)
+        return shown(self.by_distance(), self.along)
 
     __repr__ = __str__
 
 
-def backtest_of(cuts, along, observed, names, quantity, rows, scale=SCALE):
-    """The `Backtest` that cuts make, in rising order; along, observed (ln loss) and rows are the table's [n]."""
+def backtest_of(cuts, along, observed, names, quantity, rows, scale=SCALE, judge=judge):
+    """The `Backtest` that cuts make, in rising order; along, observed (ln loss) and rows are the table's [n].
+
+    judge: what weighs the laws below each cut, of the same arguments as `judge`.
+    """
     found = []
     for i, cut in enumerate(cuts):
         at = ahead(cut, along)
         if not at.any():
             continue
         weights, width = judge(cuts[:i], along, np.where(at, np.nan, observed), len(names), scale)
-        distance = along[at] / cut.at
-        both = combine(cut.forecasts[:, at], weights, cut.noise, distance, width, scale)
-        found.append((np.full(at.sum(), cut.at), rows[at], distance, np.exp(observed[at]), np.exp(both.centre), both.sd,
-                      np.exp(cut.forecasts[:, at]).T))
+        both = cut.combined(at, along, weights, width, scale)
+        found.append((np.full(at.sum(), cut.at), rows[at], along[at] / cut.at, np.exp(observed[at]),
+                      np.exp(both.centre), both.sd, np.exp(cut.forecasts[:, at]).T))
     empty = [np.zeros(0)] * 6 + [np.zeros((0, len(names)))]
     return Backtest(quantity, tuple(names), *(map(np.concatenate, zip(*found, strict=True)) if found else empty))
+
+
+def shown(rows, along):
+    """What `Backtest.by_distance` gives, as text."""
+    if not rows:
+        return f"no back-test: too few runs lie below any cut in {along}"
+    lines = [f"{'distance':>10}{'rows':>7}{'cuts':>6}{'missed by':>11}{'bias':>8}{'in 80%':>8}{'width':>8}"]
+    lines += [f"{far(row):>10}{row['points']:>7}{row['cuts']:>6}{row['error']:>11.2%}{row['bias']:>+8.1%}"
+              f"{row['coverage']:>8.0%}{row['width']:>8.1%}" for row in rows]
+    return "\n".join(lines)
 
 
 def far(row):

@@ -13,11 +13,12 @@ import jaxscale
 # A module imports only from its left; a folder is one module. A new module needs its place here.
 ORDER = ("errors units roots laws runs objectives terms powers problem solver minimise batching vertex starts task "
          "certificate uncertainty wander stacks report fitting prediction profiles implicit files groups sweeps "
-         "planning validation pooling tables cards designs schedules datasets recipes training plotting cli").split()
+         "planning validation cuts pooling tables cards designs schedules datasets recipes training plotting "
+         "cli").split()
 # The exceptions, each inside a function: a method of Fit that is the door to what comes after a fit, and the readers of
 # tables, which load pandas.
 DEFERRED = {("fitting", "files"), ("fitting", "groups"), ("fitting", "prediction"), ("fitting", "profiles"),
-            ("groups", "tables"), ("pooling", "tables"), ("sweeps", "tables"), ("task", "tables"),
+            ("groups", "tables"), ("cuts", "tables"), ("sweeps", "tables"), ("task", "tables"),
             ("uncertainty", "prediction"), ("validation", "tables")}
 PACKAGE = Path(jaxscale.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -543,7 +543,7 @@ def test_the_report():
     ours = jsc.fit(laws.Chinchilla, jsc.Runs.from_columns(COLUMNS, run=run), objective=SQUARES)
     text = str(ours)
     for part in ("Chinchilla fitted to 40 rows of 10 runs", "L = E + A / N^alpha + B / D^beta", "sum of squares of log",
-                 "sandwich clustered by run (10 runs)", "10 effective runs", "converged", "16 of 16 starts agree",
+                 "jackknife of runs (10 runs)", "10 effective runs", "converged", "16 of 16 starts agree",
                  "N 1e+07 to 1e+09, D 2e+08 to 2e+10", f"{ours.law.alpha:.6g}", f"{ours.standard_errors.alpha:.3g}",
                  f"{ours.objective:.10g}"):
         assert part in text, part

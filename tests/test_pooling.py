@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import jaxscale as jsc
-from jaxscale import cli, laws, pooling, validation
+from jaxscale import cli, cuts, laws, uncertainty, validation
+from jaxscale.cards import verify
 
 TRUE = laws.Chinchilla(E=1.7, A=400.0, B=900.0, alpha=0.34, beta=0.33)
 
@@ -26,7 +27,7 @@ def columns(above=0.0):
 
 @pytest.fixture(scope="module")
 def tried():
-    return pooling.forecasts(jsc.Runs.from_columns(columns()))
+    return cuts.forecasts(jsc.Runs.from_columns(columns()))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,11 @@ def test_combined_forecasts_are_a_weighted_mean_with_a_width():
     between = np.sqrt(0.25 * 0.75) * np.array([0.2, 0.4])
     far = 1.5 * math.sqrt(0.02**2 + (0.5 * between[1]) ** 2 + (0.1 * math.log(10)) ** 2) * 10**0.2
     np.testing.assert_allclose(found.sd, [1.5 * math.hypot(0.02, 0.5 * between[0]), far])  # no distance below 1
+    # A law's weight is shared by its draws; one of them, and the whole third law, has no say.
+    draws = np.array([[[1.0], [1.2], [np.nan]], [[1.4], [1.4], [1.4]], [[np.nan]] * 3])
+    found = validation.combine(draws, np.array([0.25, 0.5, 0.25]), 0.0, np.ones(1), 1.0, scale)
+    assert found.centre[0] == pytest.approx((1.1 + 2 * 1.4) / 3)
+    assert found.sd[0] == pytest.approx(0.5 * math.sqrt((0.3**2 + 0.1**2) / 6 + 0.1**2 * 2 / 3))
 
 
 def test_weights_and_width_are_what_the_back_tests_say():
@@ -68,11 +74,25 @@ def test_the_forecasts_are_those_of_single_fits(tried):
         law = jsc.fit(Law, rows, errors=None).law
         expected = np.log(law(columns()["N"], columns()["D"]))
         np.testing.assert_allclose(cut.forecasts[tried.names.index((name, "all rows"))], expected, atol=1e-5)
-    assert len(tried.names) == 6 and tried.cuts[-1].at == tried.along.max()
+    assert len(tried.names) == 10 and tried.cuts[-1].at == tried.along.max()
+
+
+def test_the_draws_are_fits_to_resampled_runs(tried):
+    """Those of one member below a cut, one by one; 30 or fewer runs are resampled by Dirichlet weights."""
+    cut = tried.cuts[1]
+    below = tried.along <= cut.at
+    counts = uncertainty.resampled_counts(below.sum(), cuts.DRAWS, 0)
+    rows = jsc.Runs.from_columns({name: x[below] for name, x in columns().items()})
+    many = jsc.fit(laws.Chinchilla, rows, weights=counts, errors=None)
+    expected = np.log(cuts.evaluate(many.law, {name: columns()[name] for name in "ND"}))
+    found = cut.draws[tried.names.index(("chinchilla", "all rows"))]
+    assert found.shape == (cuts.DRAWS, 36)
+    off = np.abs(found - expected).max(axis=1)
+    assert np.mean(off < 1e-5) > 0.9  # a draw may have another optimum than the nearest
 
 
 def test_no_forecast_sees_what_it_is_judged_on(tried):
-    other = pooling.forecasts(jsc.Runs.from_columns(columns(0.1)))
+    other = cuts.forecasts(jsc.Runs.from_columns(columns(0.1)))
     unchanged = np.quantile(tried.along, 0.8)
     some = 0
     for one, two in zip(tried.cuts, other.cuts, strict=True):
@@ -91,7 +111,10 @@ def test_the_pool(pool):
     assert pool.weights.sum() == pytest.approx(1)
     each = pool.each(N=1e10, D=[1e11, 1e12])
     logs = np.log(np.array([*each.values()]))
-    np.testing.assert_allclose(pool.predict(N=1e10, D=[1e11, 1e12]), np.exp(pool.weights @ logs))
+    drawn = [np.log(member.draws(1e10, np.array([[1e11], [1e12]]))) for member in pool.members]
+    np.testing.assert_allclose(pool.predict(N=1e10, D=[1e11, 1e12]), np.exp(pool.weights @ np.mean(drawn, axis=2)),
+                               rtol=1e-5)
+    assert np.all(np.abs(np.log(pool.predict(N=1e10, D=[1e11, 1e12])) - np.median(logs, axis=0)) < 0.1)
     low, high = pool.predict_interval(0.8, N=1e10, D=[1e11, 1e12])
     lower, higher = pool.predict_interval(0.95, N=1e10, D=[1e11, 1e12])
     truth = np.asarray(TRUE(1e10, np.array([1e11, 1e12])))
@@ -113,6 +136,57 @@ def test_its_plans_are_those_of_its_laws(pool):
     assert "kaplan-nd" in str(plan)
 
 
+def test_the_least_compute_for_a_loss(pool):
+    plan = pool.plan(loss=2.2, level=0.5)
+    assert plan.loss == 2.2 and plan.usable > 0.9
+    C = [float(one.compute) for one in plan.each.values()]
+    assert min(C) < plan.compute < max(C)
+    for name in ("compute", "N", "D"):
+        low, high = plan.interval[name]
+        assert low < getattr(plan, name) < high
+    assert "for a loss of 2.2000" in str(plan)
+    never = pool.plan(loss=1.75)  # below what many of the laws ever reach
+    assert never.interval["compute"][1] == np.inf and "inf" in str(never)
+    with pytest.raises(jsc.InputError, match="best run"):
+        pool.plan(loss=1e-9)
+
+
+def test_anything_a_law_says_has_an_interval(pool):
+    """Quantiles of all draws, each with its member's weight."""
+    low, high = pool.interval_of(lambda law: law.E, 0.8)  # of Hoffmann's law alone
+    E = np.concatenate([member.draws.E for member in pool.members if member.name == "chinchilla"])
+    assert np.quantile(E, 0.05) < low < np.quantile(E, 0.15) and np.quantile(E, 0.85) < high < np.quantile(E, 0.95)
+    with pytest.raises(jsc.InputError, match="asked"):
+        pool.interval_of(lambda law: law.critical_batch_size(2.0))
+
+
+def test_a_pool_read_from_a_file_says_the_same(pool, tmp_path):
+    pool.save(tmp_path / "pool.json")
+    read = jsc.load_pool(tmp_path / "pool.json")
+    at = {"N": [1e10, 2e10], "D": 1e12}
+    np.testing.assert_array_equal(read.predict(**at), pool.predict(**at))
+    np.testing.assert_array_equal(read.predict_interval(0.8, **at), pool.predict_interval(0.8, **at))
+    assert str(read) == str(pool) and str(read.plan(1e21)) == str(pool.plan(1e21))
+    assert jsc.load_fit(tmp_path / "pool.json").law.E == pool.fit.law.E == read.fit.law.E
+    pool.fit.save(tmp_path / "fit.json")
+    with pytest.raises(jsc.InputError, match="no pool"):
+        jsc.load_pool(tmp_path / "fit.json")
+    card = pool.card()
+    del card["pool"]["laws"][0]["draws"]
+    (tmp_path / "pool.json").write_text(json.dumps(card))
+    with pytest.raises(jsc.InputError, match="missing or changed"):
+        jsc.load_pool(tmp_path / "pool.json")
+
+
+def test_a_pools_back_test_is_made_again(pool):
+    table = jsc.Runs.from_columns(columns())
+    found = verify(pool.card(), table)
+    assert found.reproduces and found.backtest < 1 and "back-test" in str(found)
+    card = pool.card()
+    card["pool"]["backtest"][0]["error"] *= 1.01
+    assert not verify(card, table).reproduces
+
+
 def test_the_back_test_by_distance(pool):
     tested = pool.backtest
     for row in tested.by_distance(0.8):
@@ -125,7 +199,7 @@ def test_the_back_test_by_distance(pool):
 
 
 def test_a_table_too_small_to_test_says_so(monkeypatch):
-    monkeypatch.setattr(pooling, "LEAST_ROWS", 37)
+    monkeypatch.setattr(cuts, "LEAST_ROWS", 37)
     pool = jsc.pool(jsc.Runs.from_columns(columns()), ["kaplan-nd"], early=False)
     assert len(pool.backtest) == 0 and pool.width == 1.0
     assert "too small" in str(pool) and "no back-test" in str(pool)
@@ -134,8 +208,8 @@ def test_a_table_too_small_to_test_says_so(monkeypatch):
 def test_choices_are_plans_of_every_combination(pool):
     table = jsc.Runs.from_columns(columns() | {"N_no_embed": 0.8 * columns()["N"]})
     found = jsc.recipes.choices(table, 1e21, objectives={"huber": jsc.huber(1e-3)}, parameters=("N", "N_no_embed"))
-    assert len(found.rows) == 12 and len(found.to_frame()) == 12
-    for row in found.rows[:6]:
+    assert len(found.rows) == 20 and len(found.to_frame()) == 20
+    for row in found.rows[:10]:
         assert row["N"] == pytest.approx(pool.plan(1e21).each[row["law"], row["early"]].N, rel=1e-6)
     laws_moved = [max(a["N"], b["N"]) / min(a["N"], b["N"]) for a in found.rows for b in found.rows if (
         a["law"], b["law"]) == ("chinchilla", "kaplan-nd") and all(a[name] == b[name] for name in ("early",
@@ -160,9 +234,18 @@ def test_the_commands(tmp_path, capsys):
     table.write_text("\n".join([",".join(names), *(",".join(f"{x:.17g}" for x in row) for row in rows)]))
     assert cli.main(["fit", str(table), "--compute", "1e21", "--json", "-o", str(output)]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["law"] == "chinchilla" and len(said["pool"]["laws"]) == 6 and said["plan"]["compute"] == 1e21
+    assert said["law"] == "chinchilla" and len(said["pool"]["laws"]) == 10 and said["plan"]["compute"] == 1e21
     assert said["constants"]["alpha"] == pytest.approx(0.34, abs=0.1)
     assert json.loads(output.read_text()) == said and jsc.load_fit(output).law.alpha == said["constants"]["alpha"]
+    assert cli.main(["plan", str(output), "--compute", "1e21", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == said["plan"]
+    assert cli.main(["predict", str(output), "--N", "1e10", "--D", "1e11,1e12", "--json"]) == 0
+    predicted, read = json.loads(capsys.readouterr().out), jsc.load_pool(output)
+    assert predicted["loss"] == read.predict(N=1e10, D=[1e11, 1e12]).tolist() and len(predicted["each"]) == 10
+    assert cli.main(["predict", str(output), "--N", "1e10", "--D", "1e12"]) == 0
+    assert "10 fits pooled" in capsys.readouterr().out
+    assert cli.main(["plan", str(output), "--loss", "2.2"]) == 0
+    assert "for a loss of 2.2000" in capsys.readouterr().out
     assert cli.main(["fit", str(table)]) == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) <= 40 and "10 times the largest run" in text and "on your own data" in text

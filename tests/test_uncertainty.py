@@ -69,7 +69,7 @@ def matrix(covariance):
 def test_the_sandwich_of_a_linear_law_is_the_textbooks(per_run):
     X, y, run = plane(3, 40 // per_run, per_run)
     weights = np.random.default_rng(0).uniform(0.5, 2, 40)
-    fit = plane_fit(X, y, run, weights=weights)
+    fit = plane_fit(X, y, run, weights=weights, errors="sandwich")
     expected = least_squares_errors(X, y, run, weights)
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
     np.testing.assert_allclose(matrix(fit.covariance) / scale, expected / scale, atol=1e-6)
@@ -80,11 +80,14 @@ def test_the_sandwich_of_a_linear_law_is_the_textbooks(per_run):
 def test_the_jackknife_of_a_linear_law_leaves_each_run_out():
     """(G-1)/G times the squares of how far leaving a run out moves the fit (MacKinnon, Nielsen & Webb 2023, CV3)."""
     X, y, run = plane(3, 10, 4)
-    fit = plane_fit(X, y, run, errors="jackknife")
+    fit = plane_fit(X, y, run)  # what is done by default below 30 runs
     whole = np.linalg.lstsq(X, y, rcond=None)[0]
     moved = np.array([np.linalg.lstsq(X[run != g], y[run != g], rcond=None)[0] - whole for g in range(10)])
     np.testing.assert_allclose(matrix(fit.covariance), 0.9 * moved.T @ moved, rtol=1e-6)
-    assert "jackknife" in fit.errors and fit.standard_errors.g > plane_fit(X, y, run).standard_errors.g
+    assert "jackknife" in fit.errors
+    assert fit.standard_errors.g > plane_fit(X, y, run, errors="sandwich").standard_errors.g
+    X, y, run = plane(3, 30, 1)
+    assert "sandwich" in plane_fit(X, y, run).errors
 
 
 def test_ids_of_runs_may_be_anything():

@@ -128,8 +128,7 @@ def fit(
     except FitError as error:
         return misleading(str(error), document=_nothing(Law, len(runs)))
     if not law and "pool" in answer.document:
-        notes = (f"{output} holds the constants of {answer.document['law']} alone: predict and plan from it are by "
-                 "that law, not by the pool",) if output else ()
+        notes = ()
     elif about_constants and not law:
         notes = (*notes, "one law and no pool, as options ask about its constants: --pool adds one")
     return replace(answer, notes=(*notes, *answer.notes), output=output, source=path)
@@ -171,24 +170,22 @@ def _one(Law, runs, question, budget):
 def _pooled(Law, runs, question, budget, alone):
     """The pool's answer; `alone`: in place of one law's, whose constants only the document shows."""
     from jaxscale.cli.pooled import pooled
-    from jaxscale.files import as_document
 
     asked = {"objective": question["objective"], "drop_bad": question["drop_bad"]}
     table = runs.per_run() if question["weights"] == "run" else runs
     if not alone:
         first = _one(Law, runs, question, None)
     try:
-        made, text, document, plan = pooled(table, asked, budget)
+        made, text, plan = pooled(table, asked, budget)
     except InputError:
         if not alone:
             raise
         return _one(Law, runs, question, budget)  # too few rows for several laws, or none for this one: it says which
     notes = (*made.facts["notes"], *left_out(made.facts["dropped"]))
     if not alone:
-        return replace(first, text=f"{first.text}\n\n{text}", document=first.document | {"pool": document,
-                                                                                        "plan": plan})
-    fit = next((member.fit for member in made.members if type(member.law) is Law), made.members[0].fit)
-    return Answer(text, as_document(fit) | {"pool": document, "plan": plan}, notes)
+        return replace(first, text=f"{first.text}\n\n{text}", document=first.document | {
+            "pool": made.card()["pool"], "plan": plan})
+    return Answer(text, made.card() | {"plan": plan}, notes)
 
 
 def _nothing(Law, points):

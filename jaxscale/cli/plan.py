@@ -17,7 +17,7 @@ from jaxscale.cli.costs import (
     hardware_of,
 )
 from jaxscale.cli.options import FitFile, Json, NoCache, Published, taking
-from jaxscale.cli.subject import read_subject
+from jaxscale.cli.subject import read_pool, read_subject
 from jaxscale.errors import InputError
 
 LEVEL, DRAWS = 0.8, 1000
@@ -64,8 +64,16 @@ def plan(
                  if text is not None}
     question |= cost_model(cost, context, vocabulary, aspect)
     question |= hardware_of(devices, flops, utilisation, largest_batch, least_step_time, price)
+    question |= {"batch": _policy(batch, tradeoff), "convention": convention}
+    pool = read_pool(path) if law is None else None
+    if pool:
+        from jaxscale.cli.pooled import answered, plan_document
+        from jaxscale.files import plain
+
+        best = pool.plan(level=LEVEL, **question)
+        return Answer(answered(best, pool), plain(plan_document(best, pool)))
     subject = read_subject(path, law)
-    text, document, notes = planned(subject, batch=_policy(batch, tradeoff), convention=convention, **question)
+    text, document, notes = planned(subject, **question)
     return misleading(subject.reason, text, document, notes) if subject.reason else Answer(text, document, notes)
 
 

@@ -9,7 +9,7 @@ LEVEL = 0.8
 
 
 def pooled(runs, question, budget, laws=None):
-    """(pool, text, JSON data, notes) of a table, with a plan for a budget in FLOPs."""
+    """(pool, text, JSON data of its plan) of a table, for a budget in FLOPs."""
     from jaxscale.files import plain
     from jaxscale.pooling import pool
 
@@ -17,13 +17,7 @@ def pooled(runs, question, budget, laws=None):
         made = pool(runs, laws, progress=progress, **question)
         compute = FAR * made.largest if budget is None else budget
         best = made.plan(compute, LEVEL)
-    document = {"laws": [{"law": member.name, "early": member.early, "weight": member.weight,
-                          "constants": {name: getattr(member.law, name) for name in member.law.constants}}
-                         for member in made.members],
-                "width": made.width, "noise": made.noise, "along": made.facts["along"], "largest": made.largest,
-                "backtest": made.backtest.by_distance(LEVEL)}
-    plans = plan_document(best, made)
-    return made, f"{made}\n\n{answered(best, made, budget)}", plain(document), plain(plans)
+    return made, f"{made}\n\n{answered(best, made, budget is not None)}", plain(plan_document(best, made))
 
 
 def plan_document(best, made):
@@ -35,12 +29,15 @@ def plan_document(best, made):
             "each": each}
 
 
-def answered(best, made, budget):
+def answered(best, made, asked=True):
     """The answer in the last lines: the run, its interval, the distance, and what the back-test missed at it."""
+    lines = [str(best)]
+    if best.compute.ndim or not math.isfinite(best.compute):
+        return lines[0]
     distance = float(best.compute) / made.largest
-    lines = [str(best), "", f"That is {distance:.3g} times the largest run of the table"
-             + (" (--compute asks for another)." if budget is None else ".")]
-    tested = made.backtest.by_distance(LEVEL)
+    lines += ["", f"That is {distance:.3g} times the largest run of the table"
+              + ("." if asked else " (--compute asks for another).")]
+    tested = made.distances
     at = next((row for row in tested if row["from"] < distance <= row["to"]), None)
     if at:
         far = f"{at['from']:g} to {at['to']:g}" if math.isfinite(at["to"]) else f"over {at['from']:g}"

@@ -3,7 +3,7 @@
 from jaxscale.cli import values
 from jaxscale.cli.answer import UNITS, Answer, aligned, misleading, short
 from jaxscale.cli.options import FitFile, Json, NoCache, Published, taking
-from jaxscale.cli.subject import read_subject
+from jaxscale.cli.subject import read_pool, read_subject
 
 LEVEL, DRAWS = 0.95, 1000
 
@@ -29,7 +29,7 @@ def predict(
     json: Json = False,
     no_cache: NoCache = False,
 ):
-    """Predict the loss of a run.
+    """Predict the loss of a run, by one law, or by the pool in a file of 'jaxscale fit' without --law.
 
     Each X may be several numbers between commas. Any of them that give what the law reads will do: D = B S, C = 6 N D.
     """
@@ -44,6 +44,9 @@ def predict(
              "x": x}
     given = {name: values.numbers(text, f"--{name.replace('_', '-')}") for name, text in given.items()
              if text is not None}
+    pool = read_pool(path) if law is None else None
+    if pool:
+        return _by_pool(pool, given)
     subject = read_subject(path, law)
     law, names = subject.law, subject.columns
     inputs, shape = law_inputs(law, {names.get(name, name): value for name, value in given.items()}, names)
@@ -70,3 +73,21 @@ def predict(
     if not np.isfinite(found[law.output]).all():
         reason = f"the law gives no finite {law.output} at these inputs: check its constants, and the inputs."
     return misleading(reason, text, document, notes) if reason else Answer(text, document, notes)
+
+
+def _by_pool(pool, given):
+    """The answer of a pool of laws."""
+    import numpy as np
+
+    from jaxscale.files import plain
+
+    found = {"loss": pool.predict(**given), "distance": pool.distance(**given)}
+    low, high = pool.predict_interval(LEVEL, **given)
+    table = {name: np.ravel(np.broadcast_to(x, found["loss"].shape)) for name, x in (
+        *given.items(), ("loss", found["loss"]), ("low", low), ("high", high), ("times beyond", found["distance"]))}
+    text = aligned([list(table), *([short(x) for x in row] for row in zip(*table.values(), strict=True))])
+    text += (f"\n\nloss in nats per token, by {len(pool.members)} fits pooled; low to high holds {LEVEL:.0%} of new "
+             f"runs, as back-tests tell; times beyond: the largest {pool.facts['along']} of the table\n{pool.said()}")
+    each = [{"law": law, "early": early, "loss": loss} for (law, early), loss in pool.each(**given).items()]
+    document = found | {"interval": {"level": LEVEL, "low": low, "high": high}, "inputs": given, "each": each}
+    return Answer(text, plain(document))

@@ -32,6 +32,14 @@ def subject_of(fit, path=None):
     return Subject(fit.law, fit, fit.facts["ranges"], reason)
 
 
+def read_pool(path):
+    """The pool in the file at `path`, if a pool is what it was written for, else None."""
+    from jaxscale.files import read_document
+    from jaxscale.pooling import load_pool
+
+    return load_pool(path) if path is not None and read_document(path).get("answer") == "pool" else None
+
+
 def read_subject(path, name):
     """The fit in the file at `path`, or the published law of a name. Raises InputError unless given one of the two."""
     from jaxscale.errors import nearest

@@ -15,7 +15,10 @@ def verify(
     json: Json = False,
     no_cache: NoCache = False,
 ):
-    """Fit the table again as the file says, and compare. Exit code 1 where data, constants or objective differ."""
+    """Fit the table again as the file says, and compare.
+
+    Exit code 1 where data, constants, objective, or the back-test of a pool differ.
+    """
     if card is None or table is None:
         raise InputError("verify wants a fit and the table it was fitted to: jaxscale verify fit.json runs.csv")
     from jaxscale.cards import asked_of
@@ -30,7 +33,7 @@ def verify(
     found = again(card, runs)
     document = plain({"reproduces": found.reproduces, "same_data": found.same_data, "off": found.off,
                       "constants": {name: getattr(found.fit.law, name) for name in found.off},
-                      "objective": found.fit.objective, "converged": found.fit.converged})
+                      "objective": found.fit.objective, "converged": found.fit.converged, "backtest": found.backtest})
     if not found.reproduces:
         return misleading("the fit does not come out again: see what is off.", str(found), document)
     return Answer(str(found), document)

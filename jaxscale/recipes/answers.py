@@ -13,7 +13,7 @@ from jaxscale.laws import KaplanNSB
 from jaxscale.planning import Plan, plan
 from jaxscale.prediction import outside
 from jaxscale.schedules import Comparison, Schedule, compare, optimal
-from jaxscale.uncertainty import as_matrix, ends
+from jaxscale.uncertainty import as_matrix, interval_of
 
 LEVEL, DRAWS = 0.8, 1000
 ALONG, ROWS = 6, 12  # steps of a run, and of a schedule, that are shown
@@ -150,9 +150,8 @@ def decisions(law_or_fit, compute, N=None, loss=None, B=None):
         value = _evaluate(law, method, *inputs)
         if laws is None:
             return Estimate(value, *2 * [np.full_like(value, np.nan)])
-        drawn = np.minimum(_each(laws, method, *inputs), 1e300)
-        low, high = np.quantile(drawn, ends(LEVEL), axis=0)
-        return Estimate(value, *(np.where(x > 1e200, np.inf, x)[()] for x in (low, high)))
+        low, high = interval_of(laws, lambda law: _method(method)(law, *inputs), LEVEL)
+        return Estimate(value, low[()], high[()])
 
     fewest = estimate("minimum_steps", N, loss)
     if not np.isfinite(fewest.value):
@@ -201,11 +200,6 @@ def _method(method):
 def _evaluate(law, method, *inputs):
     with jax.enable_x64(True):
         return np.asarray(_method(method)(law, *inputs), np.float64)[()]
-
-
-def _each(laws, method, *inputs):
-    with jax.enable_x64(True):
-        return np.asarray(jax.vmap(lambda law: _method(method)(law, *inputs))(laws), np.float64)
 
 
 def _at(estimate, i):

@@ -8,10 +8,10 @@ import dataclasses
 
 import numpy as np
 
+from jaxscale.cuts import forecasts
 from jaxscale.errors import InputError
 from jaxscale.objectives import huber, squares
 from jaxscale.planning import plan
-from jaxscale.pooling import forecasts
 from jaxscale.runs import Runs
 
 OBJECTIVES = {"huber 1e-3": huber(1e-3), "squares": squares()}
@@ -109,7 +109,7 @@ def choices(runs, compute, *, laws=None, objectives=None, parameters=("N",), pro
         table = runs if column == "N" else dataclasses.replace(
             runs, columns={name: x for name, x in runs.columns.items() if name != "C"} | {"N": runs.columns[column]})
         for name, objective in (objectives or OBJECTIVES).items():
-            tried = forecasts(table, laws, objective=objective, progress=progress)
+            tried = forecasts(table, laws, objective=objective, progress=progress, draws=0)
             missed = _missed(tried)
             for (law, early), fit, error in zip(tried.names, tried.fits, missed, strict=True):
                 best = plan(fit.law, compute=compute)
