@@ -14,12 +14,10 @@ import numpy as np
 from jaxscale import validation
 from jaxscale.errors import InputError
 from jaxscale.files import law_name
-from jaxscale.fitting import fit
-from jaxscale.groups import resampled
-from jaxscale.objectives import huber
+from jaxscale.groups import Fits, fit_weightings, resampled
 from jaxscale.prediction import evaluate
 from jaxscale.runs import Runs
-from jaxscale.task import law_class
+from jaxscale.task import law_class, make_task
 
 LAWS = ("chinchilla", "kaplan-nd")
 WITH_BATCH = "kaplan-nsb"
@@ -40,7 +38,8 @@ class Forecasts(NamedTuple):
     along: np.ndarray  # [n] C, N or D
     observed: np.ndarray  # [n] ln loss
     names: list  # (law, early)
-    fits: list  # to the whole table
+    laws: list  # fitted to the whole table
+    fits: Fits  # of these
     draws: list  # laws, fields [draws]: the same with its runs resampled
     cuts: list  # `validation.Cut`s, the last of the whole table
     lost: tuple  # sentences: why laws are not among them
@@ -63,17 +62,17 @@ def forecasts(runs, laws=None, along="C", early=True, objective=None, drop_bad=F
     cuts = [float(cut) for cut in cuts if _enough(table, used & (x <= cut))] + [float(x.max())]
     ways = EARLY if early else {"all rows": EARLY["all rows"]}
     weightings = np.array([weighting(table, used & (x <= cut), *way) for way in ways.values() for cut in cuts])
-    names, fits, drawn, found, spread, noise, why = [], [], [], [], [], [], []
+    names, own, fits, drawn, found, spread, noise, why = [], [], [], [], [], [], [], []
     for Law in laws:
-        many = fit(Law, table, weights=weightings, objective=objective or huber(1e-3), errors="sandwich",
-                   progress=progress)
+        task = make_task(Law, table, objective=objective)
+        many = fit_weightings(task, weightings, "sandwich", True, 0, 0, progress)
         columns = {name: table.columns[name] for name in Law.inputs}
         losses = np.log(evaluate(many.law, columns))
         able = np.isfinite(losses).all(axis=1)
         if not able.any():
             why.append(f"{law_name(Law)} is left out: {many.reasons[-1]}".rstrip("."))
             continue
-        again = _resampled(many, weightings, able, draws, progress)
+        again = _resampled(task, many, weightings, able, draws, progress)
         lines = np.log(evaluate(_each(again, np.ravel), columns)).reshape(len(weightings), -1, len(table))
         constants = sum(about.default is None for about in Law.constants.values())
         for i, way in enumerate(ways):
@@ -83,7 +82,8 @@ def forecasts(runs, laws=None, along="C", early=True, objective=None, drop_bad=F
                 why.append(f"{law_name(Law)} is left out: {many.reasons[last]}".rstrip("."))
                 continue
             names.append((law_name(Law), way))
-            fits.append(many.fits[last])
+            fits.append((many.fits, last))
+            own.append(_each(many.law, lambda x, last=last: float(x[last])))
             drawn.append(_each(again, lambda x, last=last: x[last]))
             found.append(np.where(able[here, None], losses[here], np.nan))
             spread.append(lines[here])
@@ -95,10 +95,11 @@ def forecasts(runs, laws=None, along="C", early=True, objective=None, drop_bad=F
     able = np.isfinite(noise)
     cuts = [validation.Cut(cut, found[:, i], float(np.median(noise[able[:, i], i])), spread[:, i])
             for i, cut in enumerate(cuts) if able[:, i].any()]
-    return Forecasts(table, x, observed, names, fits, drawn, cuts, tuple(dict.fromkeys(why)))
+    return Forecasts(table, x, observed, names, own, Fits(lambda i: fits[i][0][fits[i][1]], len(fits)), drawn, cuts,
+                     tuple(dict.fromkeys(why)))
 
 
-def _resampled(many, weightings, able, draws, progress):
+def _resampled(task, many, weightings, able, draws, progress):
     """Every weighting's fits to tables in which whole runs are resampled: a law with fields [weightings, draws].
 
     NaN where a weighting has no fit, or a draw did not end; where none did, the fit itself stands for them.
@@ -106,7 +107,7 @@ def _resampled(many, weightings, able, draws, progress):
     if not draws:
         return _each(many.law, lambda x: x[:, None])
     own = np.flatnonzero(able)
-    task, draws = many.fits[own[-1]].task, min(draws, max(4, ROWS // weightings.size))
+    draws = min(draws, max(4, ROWS // weightings.size))
     with jax.enable_x64(True):
         points = np.concatenate([task.point_of(_each(many.law, lambda x, i=i: x[i])) for i in own])
     law = resampled(task, weightings[own], points, draws, progress=progress)

@@ -17,6 +17,7 @@ from jaxscale.stacks import Stack
 from jaxscale.task import checked_weights, filled, law_class, make_task
 
 TABLES = 128  # stacked at once, always, so that one shape is compiled for each length
+PATIENCE = 300  # steps of a draw
 ROWS = 1 << 18  # stacked at once, at most, each some 50 numbers on its way: 100 MB
 
 
@@ -150,8 +151,9 @@ def fit_weightings(task, weights, errors, polish, draws, seed, progress):
 def resampled(task, weights, points, draws, seed=0, progress=None):
     """Fits of one table under each of `weights` [fits, n] to draws of its runs -> a law with axes [fits, draws].
 
-    Each starts at its own fit's optimum, of `points` [fits, q], as in `Fit.bootstrap(starts="warm")`; NaN where it did
-    not end. Of each weighting the runs are drawn that it has.
+    Each starts at its own fit's optimum, of `points` [fits, q], as in `Fit.bootstrap(starts="warm")`; NaN where
+    it has not ended after `PATIENCE` steps, as some draws leave a law a valley without an end. Of each weighting the
+    runs are drawn that it has.
     """
     counts = np.zeros((len(weights), draws, task.run_count))
     for i, row in enumerate(weights):
@@ -164,9 +166,9 @@ def resampled(task, weights, points, draws, seed=0, progress=None):
         for block in _blocks(np.arange(len(fit)), min(len(fit), at_once(task))):
             count = len(np.unique(block))
             stack = Stack.of_weights(task, rows[fit[block]] * counts[block][:, task.run])
-            ends, _ = stacks.settle(stack, np.arange(count), points[fit[block], None], progress)
-            ended = np.isfinite(ends.values[:count, 0])
-            found[block[:count][ended]] = ends.points[:count, 0][ended]
+            ends = stack.follow(np.arange(count), points[fit[block[:count]], None], progress, PATIENCE)
+            ended = np.isfinite(ends.values[:, 0])
+            found[block[:count][ended]] = ends.points[ended, 0]
         theta = np.asarray(thetas_of(task.problem(), found)).reshape(len(weights), draws, -1)
     return as_floats(stacks.laws(task, theta))
 

@@ -20,8 +20,6 @@ from jaxscale.runs import Runs
 from jaxscale.task import law_class
 from jaxscale.uncertainty import each, ends, student
 
-LEAST_COVERED = 0.6  # by intervals of 80% in a back-test, or it is said
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Member:
@@ -32,7 +30,6 @@ class Member:
     law: object
     weight: float
     draws: object  # fields [draws]
-    fit: object = None  # `Fit`; None in a pool read from a file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,10 +172,7 @@ class Pool:
         else:
             said.append("The table is too small to back-test: intervals are as wide as was right on other tables "
                         "(benchmarks/calibration.md).")
-        short = [row for row in self.distances if row["coverage"] < LEAST_COVERED]
-        if short:
-            shares = " and ".join(f"{row['coverage']:.0%} at {validation.far(row)}" for row in short)
-            said.append(f"Caution: intervals of 80% made that way held only {shares} of this table's own rows.")
+        said += filter(None, [validation.caution(self.distances)])
         if len({member.name for member in self.members}) == 1:
             said.append(f"Caution: all is by {self.members[0].name}, so nothing shows how far its form may be off.")
         return "\n".join(said)
@@ -318,15 +312,15 @@ def pool(runs, laws=None, *, along="C", early=True, objective=None, drop_bad=Fal
     tried = forecasts(runs, laws, along, early, objective, drop_bad, progress)
     *earlier, last = tried.cuts
     weights, width = validation.judge(earlier, tried.along, tried.observed, len(tried.names))
-    members = tuple(Member(*name, one.law, float(weight), draws, one) for name, one, weight, draws in zip(
-        tried.names, tried.fits, weights, tried.draws, strict=True))
+    members = tuple(Member(*name, law, float(weight), draws) for name, law, weight, draws in zip(
+        tried.names, tried.laws, weights, tried.draws, strict=True))
     tested = validation.backtest_of(earlier, tried.along, tried.observed, [title(member) for member in members],
                                     along, tried.table.row)
     table = tried.table
     facts = {"along": along, "early": early, "points": len(table), "runs": len(np.unique(table.run)),
              "notes": [*table.notes, *tried.lost], "dropped": [list(row) for row in table.dropped]}
-    fit = next((member.fit for member in members if member.name == WITH_BATCH), members[0].fit)
-    return Pool(members, fit, tested, tuple(tested.by_distance()), width, last.noise, last.at, facts)
+    first = next((i for i, member in enumerate(members) if member.name == WITH_BATCH), 0)
+    return Pool(members, tried.fits[first], tested, tuple(tested.by_distance()), width, last.noise, last.at, facts)
 
 
 def backtest(runs, laws=None, *, along="C", early=False, objective=None, drop_bad=False, progress=None):

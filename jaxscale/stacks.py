@@ -86,13 +86,14 @@ class Stack:
             return np.full((STARTS, len(self.task.groups)), np.nan)
         return found[np.minimum(np.arange(STARTS), len(found) - 1)]
 
-    def follow(self, fits, starts, progress=None):
+    def follow(self, fits, starts, progress=None, patience=None):
         """`Ends` [k, starts, ..] of fits [k] from starts [k, starts, q], of value inf where they did not end."""
         own = {name: value for name, value in self.data.items() if name != "inputs" or "power_sum" not in self.data}
         count, each, free = starts.shape
         ends = dataclasses.replace(self.task, optimizer=None).solve(
             starts.reshape(-1, free), {"weights": self.weights, **own}, np.repeat(fits, each), vertex.CORNERS[:4],
-            self.problem if "target" in self.data else None, progress and (lambda ended: progress(ended / each)))
+            self.problem if "target" in self.data else None, progress and (lambda ended: progress(ended / each)),
+            patience)
         values = np.where(ends.done & np.all(np.isfinite(ends.points), axis=1), ends.values, np.inf)
         return Ends(*(part.reshape(count, each, *part.shape[1:]) for part in ends._replace(values=values)))
 

@@ -211,14 +211,14 @@ class Task:
         theta = find_starts_each(self.Law, self.inputs, self.observed, weights, self.held, count)
         return _within(self.problem(), theta.reshape(-1, theta.shape[-1])).reshape(*theta.shape[:2], -1)
 
-    def solve(self, starts, own=None, of=None, corners=vertex.CORNERS, problem=None, progress=None):
+    def solve(self, starts, own=None, of=None, corners=vertex.CORNERS, problem=None, progress=None, patience=None):
         """`Ends` from every start; absolute deviations through shrinking corners. `own`, `of` as `minimise` has them.
 
-        problem: what all fits share, if not this table.
+        problem: what all fits share, if not this table. patience: steps of the default solver, if not the usual.
         """
         optimizer = damped_newton() if self.optimizer is None else self.optimizer
         how = {"second_order": self.optimizer is None or takes_curvature(optimizer),
-               "max_steps": self.patience if self.optimizer is None else self.max_steps}
+               "max_steps": (patience or self.patience) if self.optimizer is None else self.max_steps}
         if own is None:
             own, of = {"weights": self.weights[None]}, np.zeros(len(starts), int)
         if self.objective.name != "lad":

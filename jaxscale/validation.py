@@ -22,6 +22,7 @@ BELIEF = 4.0  # back-tests that the experience of other tables counts as, for th
 RECENT = 2  # of a table's own, those with the largest cuts count: the others are of ever smaller runs
 EQUAL = 2.0  # back-tests that equal weights of the laws count as
 FARTHEST = np.log(2.0)  # a law that is further from the median of all counts as that far: some fits run off
+LEAST_COVERED = 0.6  # by intervals of 80%, or it is said
 BUCKETS = (1.0, 3.0, 10.0, 30.0, np.inf)  # of the distance, in reports
 
 
@@ -204,6 +205,13 @@ def shown(rows, along):
     lines += [f"{far(row):>10}{row['points']:>7}{row['cuts']:>6}{row['error']:>11.2%}{row['bias']:>+8.1%}"
               f"{row['coverage']:>8.0%}{row['width']:>8.1%}" for row in rows]
     return "\n".join(lines)
+
+
+def caution(rows):
+    """A sentence for intervals of 80% that held too little of what `Backtest.by_distance` gives, else None."""
+    short = [f"{row['coverage']:.0%} at {far(row)}" for row in rows if row["coverage"] < LEAST_COVERED]
+    return f"Caution: intervals of 80% made that way held only {' and '.join(short)} of the table's own rows." if (
+        short) else None
 
 
 def far(row):

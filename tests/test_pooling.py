@@ -92,16 +92,21 @@ def test_the_draws_are_fits_to_resampled_runs(tried):
 
 
 def test_no_forecast_sees_what_it_is_judged_on(tried):
+    """A few draws leave a law a valley without an end: whether they are given up hangs on the last digits, as the
+    coordinates are centred on the whole table. The forecasts are compared by those that ended both times."""
     other = cuts.forecasts(jsc.Runs.from_columns(columns(0.1)))
     unchanged = np.quantile(tried.along, 0.8)
-    some = 0
+    both = []
     for one, two in zip(tried.cuts, other.cuts, strict=True):
         if one.at <= unchanged:
             np.testing.assert_allclose(one.forecasts, two.forecasts, atol=1e-6)
-            some += 1
-    assert some >= 2
-    tests = [validation.backtest_of(x.cuts[:some], x.along, x.observed, x.names, "C", x.table.row)
-             for x in (tried, other)]
+            ended = np.isfinite(one.draws) & np.isfinite(two.draws)
+            assert ended.mean() > 0.9 and (ended == np.isfinite(one.draws)).mean() > 0.98
+            np.testing.assert_allclose(one.draws[ended], two.draws[ended], atol=1e-5)
+            both.append([cut._replace(draws=np.where(ended, cut.draws, np.nan)) for cut in (one, two)])
+    assert len(both) >= 2
+    tests = [validation.backtest_of(own, x.along, x.observed, x.names, "C", x.table.row)
+             for x, own in zip((tried, other), zip(*both, strict=True), strict=True)]
     np.testing.assert_allclose(tests[0].forecast, tests[1].forecast, rtol=1e-6)
     first = tests[0].cut == tests[0].cut.min()
     np.testing.assert_allclose(tests[0].sd[first], tests[1].sd[first], rtol=1e-5)
@@ -112,7 +117,7 @@ def test_the_pool(pool):
     each = pool.each(N=1e10, D=[1e11, 1e12])
     logs = np.log(np.array([*each.values()]))
     drawn = [np.log(member.draws(1e10, np.array([[1e11], [1e12]]))) for member in pool.members]
-    np.testing.assert_allclose(pool.predict(N=1e10, D=[1e11, 1e12]), np.exp(pool.weights @ np.mean(drawn, axis=2)),
+    np.testing.assert_allclose(pool.predict(N=1e10, D=[1e11, 1e12]), np.exp(pool.weights @ np.nanmean(drawn, axis=2)),
                                rtol=1e-5)
     assert np.all(np.abs(np.log(pool.predict(N=1e10, D=[1e11, 1e12])) - np.median(logs, axis=0)) < 0.1)
     low, high = pool.predict_interval(0.8, N=1e10, D=[1e11, 1e12])

@@ -9,7 +9,8 @@ import jaxscale.cli
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-def test_python_blocks_run():
+def test_python_blocks_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     scope = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # extrapolations, which the README shows on purpose

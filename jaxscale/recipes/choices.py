@@ -111,8 +111,8 @@ def choices(runs, compute, *, laws=None, objectives=None, parameters=("N",), pro
         for name, objective in (objectives or OBJECTIVES).items():
             tried = forecasts(table, laws, objective=objective, progress=progress, draws=0)
             missed = _missed(tried)
-            for (law, early), fit, error in zip(tried.names, tried.fits, missed, strict=True):
-                best = plan(fit.law, compute=compute)
+            for (law, early), fitted, error in zip(tried.names, tried.laws, missed, strict=True):
+                best = plan(fitted, compute=compute)
                 found.append({"law": law, "early": early, "objective": name, "parameters": column, "N": float(best.N),
                               "D": float(best.D), "loss": float(best.loss), "missed": error})
     return Choices(float(compute), tuple(found))
