@@ -4,10 +4,20 @@ and a check that no call leaves a `jax.config` value changed.
 Rank promotion raises for laws and roots (`strict_ranks`), not everywhere: a fit's features [p, n] times weights [n].
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Read by XLA once, so before jax is imported: sharded code must meet more than one device.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+# Much of the tests' time is compilation, often of the same code in another module or process: they share it, in a
+# folder of the first process, whose environment the workers of pytest-xdist get.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="jaxscale-tests-"),
+                   "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+                   "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
