@@ -286,7 +286,8 @@ def report(every, ours, single, scales, shipped, lost):
     yielded += ["", f"On all tables but {DECAYING}: {said(shipped)}; `jaxscale.recipes.learning.SCALE` is "
                 f"{said(learning.SCALE)}. The rules for weights (their power, the share of the curve's own back-tests, "
                 "the usual error of an early cut), how noise is measured, and how far the width is shrunk were chosen "
-                "with all tables in view, among some 50 settings; the scale alone is chosen table by table.", "", "Left out: " + ("; ".join(
+                "with all tables in view, among some 50 settings; the scale alone is chosen table by table.", "",
+                "Left out: " + ("; ".join(
                     f"{curve}: {why}" for each in lost.values() for curve, why in each.items()) or "none") + "."]
     return yielded
 

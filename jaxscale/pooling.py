@@ -7,6 +7,7 @@ is.
 
 import dataclasses
 import math
+import warnings
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from jaxscale.prediction import predict_each
 from jaxscale.runs import Runs
 from jaxscale.task import law_class
 from jaxscale.uncertainty import each, ends, student
+
+CANDIDATES = 64  # runs that a plan chooses from
+BUDGETS = 32  # that are looked at for a loss
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,11 +93,14 @@ class Pool:
         for member in self.members:
             try:
                 drawn.append((each(member.draws, function), member.weight))
-            except (AttributeError, TypeError) as error:
+            except InputError as error:
                 why = error
         if not drawn:
             raise InputError(f"no law of the pool has what is asked: {why}")
-        return weighted_ends(drawn, ends(level))
+        if len(drawn) < len(self.members):
+            warnings.warn(f"{len(self.members) - len(drawn)} of {len(self.members)} laws have not what is asked, and "
+                          "are left out.", stacklevel=2)
+        return tuple(weighted_ends(drawn, ends(level)))
 
     def distance(self, **inputs):
         """How many times beyond the largest run of the table the inputs are, in compute (or N, or D)."""
@@ -105,35 +112,82 @@ class Pool:
     def plan(self, compute=None, level=0.8, *, loss=None, **conditions):
         """The run of least loss for a compute, or of least compute for a loss, by each member and all -> `PoolPlan`.
 
-        N and D (and the compute for a loss) are medians over every member's fits to resampled runs, by weight, and
-        their intervals quantiles. What was trained can test a forecast of the loss, not one of the best N: these
-        intervals are not back-tested. `conditions`: as for `jaxscale.plan`.
+        Of the runs that its members' fits to resampled runs would train, the one whose loss the pool forecasts lowest;
+        the intervals of N and D hold a share of those runs. For a loss the compute at which the pool forecasts it, and
+        those at which the ends of the forecast's interval are there. What was trained can test a forecast of the loss,
+        not one of the best N: that interval is not back-tested. `conditions`: as for `jaxscale.plan`.
+
+        Raises:
+          InputError: as `jaxscale.plan`, or the pool forecasts no run that reaches the loss.
 
         Example:
           >>> print(pool.plan(1e24))  # doctest: +SKIP
         """
-        aim = {"compute": compute} if loss is None else {"compute": compute, "loss": loss}
+        if (compute is None) == (loss is None):
+            raise InputError("a pool plans for one of compute= and loss=, not "
+                             f"{'neither' if loss is None else 'both'}: pool.plan(1e24), say.")
+        if loss is None:
+            return self._best(compute, level, conditions)
+        reached = [self._reached(float(aim), level, conditions) for aim in np.ravel(loss)]
+        C, *outer = (np.reshape(part, np.shape(loss)) for part in zip(*reached, strict=True))
+        found = self._best(C[()], level, conditions)
+        interval = {"compute": tuple(end[()] for end in outer)} | found.interval
+        del interval["loss"]
+        return dataclasses.replace(found, loss=np.asarray(loss, float), interval=interval)
+
+    def _best(self, compute, level, conditions):
+        """The plan for a compute."""
         best, drawn, why = {}, [], []
         for member in self.members:
             try:
-                found = plan(member.law, **aim, **conditions)
-                some = plan(member.draws, **aim, **conditions)
+                found = plan(member.law, compute=compute, **conditions)
+                some = plan(member.draws, compute=compute, **conditions)
             except InputError as error:
                 why.append(str(error))
                 continue
             best[member.name, member.early] = found
-            drawn.append((np.stack([some.compute * np.ones_like(some.N), some.N, some.D], axis=1), member.weight))
+            drawn.append((np.stack([some.N, some.D], axis=1), member.weight))
         if not best:
             raise InputError(f"no law of the pool has a best run here: {why[0]}")
-        usable = np.mean(np.isfinite(np.concatenate([draws.reshape(len(draws), -1) for draws, _ in drawn])))
-        middle, *outer = weighted_ends(drawn, (0.5, *ends(level)))
-        C, N, D = middle
-        interval = {name: tuple(end[i] for end in outer) for i, name in enumerate(("compute", "N", "D"))}
-        if loss is None:
-            del interval["compute"]
-            where = {"N": N, "D": D} | self._batch(D, best.values())
-            loss, interval["loss"] = self.predict(**where), self.predict_interval(level, **where)
-        return PoolPlan(C, N, D, np.asarray(loss, float), interval, best, tuple(why), float(usable), level)
+        ends_N, ends_D = np.swapaxes(weighted_ends(drawn, ends(level)), 0, 1)
+        N, D = np.swapaxes(np.concatenate([draws for draws, _ in drawn]), 0, 1)
+        usable = np.isfinite(N).mean() * len(best) / len(self.members)
+        able = np.isfinite(N).any(axis=0)
+        if not np.any(able):
+            raise InputError("no law of the pool has a best run here: it would be of less than one parameter or token.")
+        order = np.argsort(N, axis=0)  # NaN last
+        ranks = np.linspace(0, np.isfinite(N).sum(axis=0) - 1, CANDIDATES).astype(int)
+        N, D = (np.take_along_axis(np.take_along_axis(x, order, axis=0), ranks, axis=0) for x in (N, D))
+        where = {"N": np.where(able, N, 1.0), "D": np.where(able, D, 1.0)}
+        where |= self._batch(where["D"], best.values())
+        least = np.argmin(self.predict(**where), axis=0, keepdims=True)
+        where = {name: np.take_along_axis(x, least, axis=0)[0] for name, x in where.items()}
+        loss, *ends_loss = (np.where(able, x, np.nan)[()] for x in (
+            self.predict(**where), *self.predict_interval(level, **where)))
+        interval = {"N": tuple(ends_N), "D": tuple(ends_D), "loss": tuple(ends_loss)}
+        return PoolPlan(np.asarray(compute, float), *(np.where(able, where[name], np.nan)[()] for name in "ND"), loss,
+                        interval, best, tuple(why), float(usable), level)
+
+    def _reached(self, loss, level, conditions):
+        """The compute at which the forecast of the best run is a loss, and where its interval's ends are, or inf."""
+        alone = []
+        for member in self.members:
+            try:
+                alone.append(float(plan(member.law, loss=loss, **conditions).compute))
+            except InputError as error:
+                why = error
+        if not np.any(np.isfinite(alone)):
+            raise InputError(f"the pool forecasts no run that reaches a loss of {loss:g}: {why}")
+        low, high = np.min(alone) / 1e3, np.max(np.where(np.isfinite(alone), alone, 0.0)) * 1e6
+        C = np.geomspace(low, high, BUDGETS)
+        found = self._best(C, level, conditions)
+        at, first, last = (_crossing(C, line, loss) for line in (found.loss, *found.interval["loss"]))
+        if not np.isfinite(at):
+            raise InputError(f"the pool forecasts no run that reaches a loss of {loss:g}: the least is "
+                             f"{np.nanmin(found.loss):.4f}, at {high:.2g} FLOPs.")
+        step = (high / low) ** (1 / (BUDGETS - 1))
+        C = np.geomspace(at / step, at * step, BUDGETS)
+        return _crossing(C, self._best(C, level, conditions).loss, loss), first, last
 
     def _batch(self, D, plans):
         """The steps of a plan, where a member reads them."""
@@ -173,6 +227,10 @@ class Pool:
             said.append("The table is too small to back-test: intervals are as wide as was right on other tables "
                         "(benchmarks/calibration.md).")
         said += filter(None, [validation.caution(self.distances)])
+        most = max(len(member.law.constants) for member in self.members)
+        if self.facts["runs"] < 2 * most:
+            said.append(f"Caution: {self.facts['runs']} runs are few for laws of up to {most} constants: forecasts "
+                        "from so few were not tried on real tables.")
         if len({member.name for member in self.members}) == 1:
             said.append(f"Caution: all is by {self.members[0].name}, so nothing shows how far its form may be off.")
         return "\n".join(said)
@@ -216,6 +274,8 @@ def load_pool(path, laws=()):
             Law = known.get(row["law"]) or law_class(row["law"])
             members.append(Member(row["law"], row["early"], law_of(Law, row["constants"]), row["weight"],
                                   law_of(Law, row["draws"])))
+        if len({np.size(x) for member in members for x in constants_of(member.draws).values()}) != 1:
+            raise ValueError
         distances = tuple(row | {"to": number(row["to"], math.inf), "errors": {
             name: number(x) for name, x in row["errors"].items()}} for row in found["backtest"])
         return Pool(tuple(members), fit, None, distances, found["width"], found["noise"], found["largest"],
@@ -258,6 +318,14 @@ class PoolPlan:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+def _crossing(C, line, loss):
+    """Where a line [k] over C [k] first falls to a loss, between its points in logarithms; infinity: never."""
+    C, line = C[np.isfinite(line)], np.minimum.accumulate(line[np.isfinite(line)])
+    if not len(line) or line[-1] > loss:
+        return math.inf
+    return float(np.exp(np.interp(-np.log(loss), -np.log(line), np.log(C))))
 
 
 def by_law(pairs):

@@ -223,9 +223,17 @@ def ends(level):
 
 
 def each(laws, function):
-    """A function of a law, in JAX, for each of a batch of laws: NumPy float64 [laws, ...]."""
+    """A function of a law, in JAX, for each of a batch of laws: NumPy float64 [laws, ...]. Raises InputError."""
     with jax.enable_x64(True):
-        return np.asarray(jax.vmap(function)(laws), np.float64)
+        try:
+            found = jax.vmap(function)(laws)
+        except (AttributeError, TypeError, ValueError, jax.errors.JAXTypeError) as error:
+            raise InputError(f"what is asked must be a function of one law, in JAX, but it fails on "
+                             f"{type(laws).__name__} ({str(error).splitlines()[0]}).") from None
+    if isinstance(found, tuple | list | dict):
+        raise InputError(f"what is asked must give one number or array, not a {type(found).__name__} of "
+                         f"{len(found)}: pick one of them.")
+    return np.asarray(found, np.float64)
 
 
 def interval_of(laws, function, level):

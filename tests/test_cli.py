@@ -785,7 +785,9 @@ def test_a_fault_of_its_own_is_one_line(table, run, document, monkeypatch):
 # In processes of their own
 
 
-COMMAND = [sys.executable, "-c", "import sys; from jaxscale.cli import main; sys.exit(main())"]  # as the script says
+# As the script says; with Ctrl-C as in a terminal, as a shell lets what it runs in the background ignore that.
+COMMAND = [sys.executable, "-c", "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+           "from jaxscale.cli import main; sys.exit(main())"]
 
 
 def process(*arguments, **environment):

@@ -42,7 +42,7 @@ def test_a_curve_made_by_a_law_is_foretold():
     exact = learning_curves({"D": D, "loss": losses(D)})
     ahead = np.array([5e9, 1.6e10])
     np.testing.assert_allclose(exact.predict(ahead)[0], losses(ahead), rtol=1e-6)
-    low, high = exact.predict_interval(0.8, ahead)
+    low, high = exact.predict_interval(ahead, 0.8)
     assert np.all(low < losses(ahead)) and np.all(losses(ahead) < high) and np.all(high / low < 1.005)
     assert isinstance(exact["all rows"].predict(5e9), float) and exact.predict(5e9).shape == (1,)
     assert "power-law, 30%" in str(exact) and exact.curves[0].weights[:3].sum() > 1 - 1e-6
@@ -93,7 +93,7 @@ def test_nothing_is_seen_that_is_judged(found):
     last, ahead = D[29], np.array([5e9, 1e10])
     one, two = (learning_curves({"D": D, "loss": np.where(D > last, noisy() * factor, noisy())}, laws=ONE, until=last)
                 for factor in (1.0, 0.8))
-    np.testing.assert_array_equal(one.predict_interval(0.8, ahead), two.predict_interval(0.8, ahead))
+    np.testing.assert_array_equal(one.predict_interval(ahead), two.predict_interval(ahead))
     later = D > found.curves[0].cuts[-2].at
     changed = learning_curves({"D": D, "loss": np.where(later, 0.9 * noisy(), noisy())}, laws=ONE).backtest
     for name in ("forecast", "sd", "each"):
@@ -114,7 +114,7 @@ def test_intervals_hold_simulated_drift(noise, drift):
     loss = losses(x) * np.exp(drift * np.cumsum(steps * rng.standard_normal((20, 41)), axis=1)
                               + noise * rng.standard_normal((20, 41)))
     known = {"D": np.tile(D, 20), "loss": loss[:, :-1].ravel(), "run": np.repeat(np.arange(20), 40)}
-    low, high = learning_curves(known, laws=ONE).predict_interval(0.8, 8e9)
+    low, high = learning_curves(known, laws=ONE).predict_interval(8e9, 0.8)
     held = np.sum((low <= loss[:, -1]) & (loss[:, -1] <= high))
     assert binom.ppf(0.001, 20, 0.8) <= held <= binom.ppf(0.999, 20, 0.8)
 
@@ -145,9 +145,11 @@ def test_bad_input_is_said(change, said):
 
 def test_the_past_is_no_forecast(found):
     for x, said in ((1e9, "beyond the last known, 4e\\+09 of curve all rows; 1e\\+09 is not"), (np.nan, "nan is not"),
-                    ("far", "wants numbers D")):
+                    ("far", "wants numbers D"), ([], "not none")):
         with pytest.raises(jsc.InputError, match=said):
             found.predict(x)
+    twice = learning_curves({"D": np.tile(D, 2), "loss": np.tile(noisy(), 2)}, laws=ONE)
+    assert "D repeats in all rows" in str(twice) and "repeats" not in str(found)
     with pytest.raises(jsc.InputError, match="'b' is not among all rows"):
         found["b"]
     assert laws.catalogue[ONE] is type(found.curves[0].laws[0])

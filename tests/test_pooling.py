@@ -134,7 +134,9 @@ def test_its_plans_are_those_of_its_laws(pool):
     alone = jsc.plan(pool.members[0].law, compute=1e21)
     assert plan.each["chinchilla", "all rows"].N == pytest.approx(alone.N)
     sizes = [one.N for one in plan.each.values()]
-    assert min(sizes) < plan.N < max(sizes) and 6 * plan.N * plan.D == pytest.approx(1e21, rel=0.05)
+    assert min(sizes) < plan.N < max(sizes) and 6 * plan.N * plan.D == pytest.approx(1e21, rel=1e-6)
+    N = np.geomspace(min(sizes), max(sizes), 200)
+    assert plan.loss == pytest.approx(pool.predict(N=N, D=1e21 / (6 * N)).min(), rel=1e-4)  # brute force
     for name in ("N", "D", "loss"):
         low, high = plan.interval[name]
         assert low < getattr(plan, name) < high
@@ -142,27 +144,38 @@ def test_its_plans_are_those_of_its_laws(pool):
 
 
 def test_the_least_compute_for_a_loss(pool):
+    """The inverse of the forecast of the best runs, and of the ends of its interval."""
     plan = pool.plan(loss=2.2, level=0.5)
-    assert plan.loss == 2.2 and plan.usable > 0.9
-    C = [float(one.compute) for one in plan.each.values()]
-    assert min(C) < plan.compute < max(C)
-    for name in ("compute", "N", "D"):
-        low, high = plan.interval[name]
-        assert low < getattr(plan, name) < high
+    assert plan.loss == 2.2 and plan.usable > 0.9 and 6 * plan.N * plan.D == pytest.approx(plan.compute, rel=1e-6)
+    assert pool.plan(plan.compute, 0.5).loss == pytest.approx(2.2, rel=1e-4)
+    first, last = plan.interval["compute"]
+    assert pool.plan(first, 0.5).interval["loss"][0] == pytest.approx(2.2, rel=2e-3)
+    assert pool.plan(last, 0.5).interval["loss"][1] == pytest.approx(2.2, rel=2e-3)
     assert "for a loss of 2.2000" in str(plan)
-    never = pool.plan(loss=1.75)  # below what many of the laws ever reach
-    assert never.interval["compute"][1] == np.inf and "inf" in str(never)
-    with pytest.raises(jsc.InputError, match="best run"):
-        pool.plan(loss=1e-9)
+    several = pool.plan(loss=[2.2, 1.9], level=0.5)
+    assert several.compute[0] == pytest.approx(plan.compute, rel=1e-9) and several.compute[1] > 10 * plan.compute
+    assert np.isinf(several.interval["compute"][1][1]) or several.interval["compute"][1][1] > several.compute[1]
+    for ask in ({"loss": 1e-9}, {"loss": 0.5}):
+        with pytest.raises(jsc.InputError, match="reaches a loss"):
+            pool.plan(**ask)
+    for ask in ({}, {"compute": 1e21, "loss": 2.0}):
+        with pytest.raises(jsc.InputError, match="one of compute= and loss="):
+            pool.plan(**ask)
 
 
 def test_anything_a_law_says_has_an_interval(pool):
     """Quantiles of all draws, each with its member's weight."""
-    low, high = pool.interval_of(lambda law: law.E, 0.8)  # of Hoffmann's law alone
+    with pytest.warns(UserWarning, match="5 of 10"):
+        low, high = pool.interval_of(lambda law: law.E, 0.8)  # of Hoffmann's law alone
     E = np.concatenate([member.draws.E for member in pool.members if member.name == "chinchilla"])
     assert np.quantile(E, 0.05) < low < np.quantile(E, 0.15) and np.quantile(E, 0.85) < high < np.quantile(E, 0.95)
     with pytest.raises(jsc.InputError, match="asked"):
         pool.interval_of(lambda law: law.critical_batch_size(2.0))
+    for wrong, match in ((lambda law: (law(1e9, 1e10), law(1e9, 1e11)), "a tuple of 2"), ("alpha", "in JAX")):
+        with pytest.raises(jsc.InputError, match=match):
+            pool.interval_of(wrong)
+    with pytest.raises(jsc.InputError, match="pool.plan"):
+        jsc.plan(pool, compute=1e21)
 
 
 def test_a_pool_read_from_a_file_says_the_same(pool, tmp_path):
@@ -177,10 +190,11 @@ def test_a_pool_read_from_a_file_says_the_same(pool, tmp_path):
     with pytest.raises(jsc.InputError, match="no pool"):
         jsc.load_pool(tmp_path / "fit.json")
     card = pool.card()
-    del card["pool"]["laws"][0]["draws"]
-    (tmp_path / "pool.json").write_text(json.dumps(card))
-    with pytest.raises(jsc.InputError, match="missing or changed"):
-        jsc.load_pool(tmp_path / "pool.json")
+    for change in (lambda draws: draws.update(E=[1.0]), lambda draws: draws.clear()):
+        change(card["pool"]["laws"][0]["draws"])
+        (tmp_path / "pool.json").write_text(json.dumps(card))
+        with pytest.raises(jsc.InputError, match="missing or changed"):
+            jsc.load_pool(tmp_path / "pool.json")
 
 
 def test_a_pools_back_test_is_made_again(pool):
@@ -254,6 +268,7 @@ def test_the_commands(tmp_path, capsys):
     assert cli.main(["fit", str(table)]) == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) <= 40 and "10 times the largest run" in text and "on your own data" in text
+    assert "(--compute asks for another)" in text
     assert cli.main(["backtest", str(table), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["distances"] == said["pool"]["backtest"]
     assert cli.main(["fit", str(table), "--pool", "--by", "N"]) == 2

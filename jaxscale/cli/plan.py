@@ -67,11 +67,12 @@ def plan(
     question |= {"batch": _policy(batch, tradeoff), "convention": convention}
     pool = read_pool(path) if law is None else None
     if pool:
-        from jaxscale.cli.pooled import answered, plan_document
+        from jaxscale.cli.pooled import answered, extrapolations, plan_document
         from jaxscale.files import plain
 
         best = pool.plan(level=LEVEL, **question)
-        return Answer(answered(best, pool), plain(plan_document(best, pool)))
+        return Answer(answered(best, pool), plain(plan_document(best, pool)),
+                      extrapolations(pool, {"N": best.N, "D": best.D}))
     subject = read_subject(path, law)
     text, document, notes = planned(subject, **question)
     return misleading(subject.reason, text, document, notes) if subject.reason else Answer(text, document, notes)

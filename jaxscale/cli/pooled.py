@@ -29,22 +29,30 @@ def plan_document(best, made):
             "each": each}
 
 
+def extrapolations(made, given):
+    """A note for each of the given quantities that lies outside the table."""
+    from jaxscale.prediction import outside
+
+    return tuple(f"{sentence}: this is an extrapolation" for sentence in outside(made.fit.facts["ranges"], given))
+
+
 def answered(best, made, asked=True):
     """The answer in the last lines: the run, its interval, the distance, and what the back-test missed at it."""
-    lines = [str(best)]
-    if best.compute.ndim or not math.isfinite(best.compute):
-        return lines[0]
-    distance = float(best.compute) / made.largest
-    lines += ["", f"That is {distance:.3g} times the largest run of the table"
-              + ("." if asked else " (--compute asks for another).")]
-    tested = made.distances
-    at = next((row for row in tested if row["from"] < distance <= row["to"]), None)
-    if at:
-        far = f"{at['from']:g} to {at['to']:g}" if math.isfinite(at["to"]) else f"over {at['from']:g}"
-        lines.append(f"Runs {far} times beyond were missed by {at['error']:.1%} on your own data ({at['points']} "
-                     "forecasts).")
-    elif tested:
-        row = tested[-1]
-        lines.append(f"No run of your own lies so far beyond others; from {row['from']:g} times on they were missed by "
-                     f"{row['error']:.1%}.")
+    import numpy as np
+
+    lines = [str(best), ""]
+    for compute in np.ravel(best.compute):
+        distance = float(compute) / made.largest
+        lines.append(f"{compute:.3g} FLOPs are {distance:.3g} times the largest run of the table"
+                     + ("." if asked else " (--compute asks for another)."))
+        tested = made.distances
+        at = next((row for row in tested if row["from"] < distance <= row["to"]), None)
+        if at:
+            far = f"{at['from']:g} to {at['to']:g}" if math.isfinite(at["to"]) else f"over {at['from']:g}"
+            lines.append(f"Runs {far} times beyond were missed by {at['error']:.1%} on your own data ({at['points']} "
+                         "forecasts).")
+        elif tested and distance > 1:
+            row = tested[-1]
+            lines.append(f"No run of your own lies so far beyond others; from {row['from']:g} times on they were "
+                         f"missed by {row['error']:.1%}.")
     return "\n".join(lines)

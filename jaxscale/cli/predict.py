@@ -6,6 +6,7 @@ from jaxscale.cli.options import FitFile, Json, NoCache, Published, taking
 from jaxscale.cli.subject import read_pool, read_subject
 
 LEVEL, DRAWS = 0.95, 1000
+POOLED = 0.8  # of a pool's intervals, as in its back-test
 
 
 def predict(
@@ -79,15 +80,16 @@ def _by_pool(pool, given):
     """The answer of a pool of laws."""
     import numpy as np
 
+    from jaxscale.cli.pooled import extrapolations
     from jaxscale.files import plain
 
     found = {"loss": pool.predict(**given), "distance": pool.distance(**given)}
-    low, high = pool.predict_interval(LEVEL, **given)
+    low, high = pool.predict_interval(POOLED, **given)
     table = {name: np.ravel(np.broadcast_to(x, found["loss"].shape)) for name, x in (
         *given.items(), ("loss", found["loss"]), ("low", low), ("high", high), ("times beyond", found["distance"]))}
     text = aligned([list(table), *([short(x) for x in row] for row in zip(*table.values(), strict=True))])
-    text += (f"\n\nloss in nats per token, by {len(pool.members)} fits pooled; low to high holds {LEVEL:.0%} of new "
+    text += (f"\n\nloss in nats per token, by {len(pool.members)} fits pooled; low to high holds {POOLED:.0%} of new "
              f"runs, as back-tests tell; times beyond: the largest {pool.facts['along']} of the table\n{pool.said()}")
     each = [{"law": law, "early": early, "loss": loss} for (law, early), loss in pool.each(**given).items()]
-    document = found | {"interval": {"level": LEVEL, "low": low, "high": high}, "inputs": given, "each": each}
-    return Answer(text, plain(document))
+    document = found | {"interval": {"level": POOLED, "low": low, "high": high}, "inputs": given, "each": each}
+    return Answer(text, plain(document), extrapolations(pool, given))

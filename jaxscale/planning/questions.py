@@ -151,6 +151,8 @@ def check_compute(compute):
 def checked_law(law_or_fit):
     """The law to plan, in NumPy float64."""
     law = getattr(law_or_fit, "law", law_or_fit)
+    if hasattr(law_or_fit, "members"):
+        raise InputError("plan needs one law, and a pool has several: it plans by itself, pool.plan(1e21).")
     if isinstance(law, type) or not hasattr(law, "constants"):
         raise InputError(f"plan needs a law with its constants, or a fit, not {law!r}: laws.published['hoffmann2022'], "
                          "say.")

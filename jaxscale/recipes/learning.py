@@ -62,7 +62,7 @@ class Curve:
         """The loss expected at x [...], beyond the last known: the members' weighted geometric mean."""
         return np.exp(self._combined(x).centre)
 
-    def predict_interval(self, level, x):
+    def predict_interval(self, x, level=0.8):
         """Lower and upper ends of the interval of a row's loss at x [...], of a level."""
         half, both = student(level, math.inf), self._combined(x)
         return tuple(np.exp(both.centre + sign * half * both.sd) for sign in (-1, 1))
@@ -103,13 +103,13 @@ class LearningCurves:
         """
         return np.array([curve.predict(x) for curve in self.curves])
 
-    def predict_interval(self, level, x):
+    def predict_interval(self, x, level=0.8):
         """Lower and upper ends [curves, ...] of the intervals of a row's loss at x [...], of a level.
 
         They hold the noise of a row, the drift of the losses and the error in the form of the laws, for a run that
         goes on as it has: under the same schedule, or a constant rate.
         """
-        return tuple(np.array(ends) for ends in zip(*(curve.predict_interval(level, x) for curve in self.curves),
+        return tuple(np.array(ends) for ends in zip(*(curve.predict_interval(x, level) for curve in self.curves),
                                                     strict=True))
 
     @property
@@ -136,10 +136,10 @@ class LearningCurves:
                  f"{'law, rows left out':<28}{'weight':>7}"]
         lines += [f"{_said(member):<28}{weight:>7.2f}"
                   for member, weight in zip(self.curves[0].members, weights, strict=True)]
-        lines += ["", "Forecasts of the curves' later rows from their earlier ones:", str(self.backtest) if
+        lines += ["", "Forecasts of later rows, each from fewer rows than are known now:", str(self.backtest) if
                   len(self.backtest) else "no back-test: the curves have too few rows", ""]
-        lines += filter(None, [validation.caution(self.backtest.by_distance())])
         lines += [f"{name} is left out: {why}" for name, why in self.lost.items()]
+        lines += self.notes
         return "\n".join([*lines, "All holds for runs that go on as they have: the same schedule, or a constant rate."])
 
     __repr__ = __str__
@@ -244,7 +244,10 @@ def _curves(runs, x, by, classes, until, drop_bad):
         name, why = next(iter(lost.items()))
         raise InputError(f"a learning curve must have 6 rows or more, and none of {len(lost)} has them (curve {name}: "
                          f"{why}): add rows, or name what tells the curves apart with by=.")
-    return curves, lost, table.notes
+    mixed = [name for name, (at, _) in curves.items() if np.any(np.diff(at) == 0)]
+    notes = [f"{x} repeats in {', '.join(mixed[:5])}{', ...' * (len(mixed) > 5)}: if several runs are in a curve, name "
+             "what tells them apart with by="] if mixed else []
+    return curves, lost, (*table.notes, *notes)
 
 
 def _checked(x, quantity, curve):
@@ -254,6 +257,8 @@ def _checked(x, quantity, curve):
     except (TypeError, ValueError):
         values = np.array(np.nan)
     wrong = values[~(np.isfinite(values) & (values >= curve.x[-1]))]
+    if not values.size:
+        raise InputError(f"a forecast wants one {quantity} or more, not none.")
     if len(wrong):
         raise InputError(f"a forecast wants numbers {quantity} beyond the last known, {curve.x[-1]:g} of curve "
                          f"{curve.name}; {wrong[0]:g} is not: pass a later {quantity}, or ask each of .curves for "
