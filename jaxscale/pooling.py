@@ -178,7 +178,8 @@ class Pool:
                 why = error
         if not np.any(np.isfinite(alone)):
             raise InputError(f"the pool forecasts no run that reaches a loss of {loss:g}: {why}")
-        low, high = np.min(alone) / 1e3, np.max(np.where(np.isfinite(alone), alone, 0.0)) * 1e6
+        finite = np.compress(np.isfinite(alone), alone)
+        low, high = np.clip([finite.min() / 1e3, finite.max() * 1e6], 1e7, 1e34)  # what plans are made for
         C = np.geomspace(low, high, BUDGETS)
         found = self._best(C, level, conditions)
         at, first, last = (_crossing(C, line, loss) for line in (found.loss, *found.interval["loss"]))

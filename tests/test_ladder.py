@@ -63,6 +63,7 @@ def test_a_killed_run_ends_in_the_same_bytes(texts, tmp_path, monkeypatch):
     assert not list((tmp_path / "cut" / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_are_the_runs_alone(texts, tmp_path):
     runs = [ladder.Run("grid", SHAPE, 256, 40, seed=seed, rate=0.02) for seed in (0, 1)]
     stage(texts, tmp_path / "together", *runs)
@@ -109,6 +110,7 @@ def test_parameters_without_embeddings():
     assert counted == shape.parameters
 
 
+@pytest.mark.slow
 def test_micro_batches_add_up(texts):
     windows = np.load(texts / "train.npy")[:32]
     params = model.init(jax.random.key(1), SHAPE, 16)
@@ -124,6 +126,7 @@ def test_prose_is_the_page_without_its_listings():
     assert parser.text() == "One two .\nthree"
 
 
+@pytest.mark.slow
 def test_it_trains_in_bfloat16(texts, tmp_path, monkeypatch):
     monkeypatch.setitem(CONFIG, "dtype", "bfloat16")
     run = ladder.Run("grid", SHAPE, 256, 40, seed=0, rate=0.02)

@@ -132,6 +132,7 @@ def test_many_laws_side_by_side_are_a_loop():
     assert many.shape == (3, 2) and bound.shape == (3,) and np.all(bound < 1e-10)
 
 
+@pytest.mark.slow
 def test_the_best_mix_of_a_table():
     weights = {"a": 0.5, "b": 0.5}
     mix = recipes.optimal_mix(table(), DOMAINS, losses={name: name for name in SETS}, weights=weights, draws=20,

