@@ -177,13 +177,10 @@ def _pooled(Law, runs, question, budget, alone):
         first = _one(Law, runs, question, None)
     try:
         made, text, plan = pooled(table, asked, budget)
-    except InputError as error:
+    except InputError:
         if not alone:
             raise
-        try:
-            return _one(Law, runs, question, budget)  # too few rows for several laws, or columns that one law lacks
-        except FitError:
-            raise FitError(str(error)) from None  # no law can be told, not this one alone
+        return _one(Law, runs, question, budget)  # too few rows for several laws, or none for this one: it says which
     notes = (*made.facts["notes"], *left_out(made.facts["dropped"]))
     if not alone:
         return replace(first, text=f"{first.text}\n\n{text}", document=first.document | {
